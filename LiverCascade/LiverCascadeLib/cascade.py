@@ -1,0 +1,272 @@
+"""The pipeline, readable from top to bottom: locate, box, refine, fuse on the input grid, clean up."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import __version__
+from .errors import ModelError
+from .findings import Finding, Severity
+from .geometry import Box, Grid, iter_resampled, resample
+from .models import load_manifest
+from .postprocess import LESION_CLASS, CleanUp, clean, components
+from .predictor import NetworkPredictor, StagePredictor, choose_device
+from .preflight import judge_coverage, judge_orientation, preflight, settled
+from .progress import Progress
+from .result import Lesion, Result
+from .volume import Volume
+
+if TYPE_CHECKING:
+    import torch
+
+AIR_HU = -1024
+_HERE = Path(__file__).resolve().parent
+# Beside the package in a checkout and in Slicer, inside it in a wheel.
+RESOURCES = next((p for p in (_HERE / "Resources", _HERE.parent / "Resources") if p.is_dir()), _HERE)
+EMBEDDED_MODELS = RESOURCES / "Models"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose.
+
+    Attributes:
+        device: 'auto', 'cpu', 'gpu', 'cuda' or 'cuda:N'.
+        overlap: of neighboring windows, 0 ≤ overlap < 1; None takes each model's own.
+        margin_mm: tissue around the located liver that is refined; None takes the refine model's own.
+        binary_prior: hand the located liver over as a mask instead of a probability.
+        clean_up: what is removed at the end.
+        min_liver_ml: a located component below this is not taken for a liver.
+    """
+
+    device: str = "auto"
+    overlap: float | None = None
+    margin_mm: float | None = None
+    binary_prior: bool = False
+    clean_up: CleanUp = field(default_factory=CleanUp)
+    min_liver_ml: float = 40.0
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """One locate stage and the refine stage that works in its box."""
+
+    locate: StagePredictor
+    refine: StagePredictor
+
+
+def load_cascade(models: Path | str | None, options: Options) -> Cascade:
+    """Loads the models of a cascade.
+
+    Args:
+        models: folder with the model folders ``locate`` and ``refine``; None takes the embedded default.
+        options: device and overlap.
+
+    Raises:
+        ModelError: a model is missing, altered or has the wrong role.
+        ResourceError: a GPU was asked for and there is none.
+    """
+    folder = EMBEDDED_MODELS if models is None else Path(models)
+    device = choose_device(options.device)
+    stages = []
+    for role in ("locate", "refine"):
+        manifest = load_manifest(folder / role)
+        if manifest.role != role:
+            raise ModelError(f"{folder / role} holds a model for the role {manifest.role!r}, expected {role!r}.")
+        stages.append(NetworkPredictor(manifest, device, options.overlap))
+    return Cascade(*stages)
+
+
+def segment(
+    volume: Volume, cascade: Cascade, options: Options | None = None, progress: Progress | None = None
+) -> Result:
+    """Segments liver and lesions of a CT volume.
+
+    Args:
+        volume: the CT.
+        cascade: the models.
+        options: choices; None takes the defaults.
+        progress: listener and cancellation; its timings end up in the result.
+
+    Returns:
+        The result, with labels on exactly ``volume.grid``. Where no liver is found the labels are empty and a finding
+        says so.
+
+    Raises:
+        Cancelled: the user cancelled.
+        ResourceError: memory ran out, on every rung of the ladder.
+    """
+    options, progress = options or Options(), progress or Progress()
+    progress.stage("check")
+    known_spacing = cascade.refine.manifest.input_spacing_mm or None
+    findings = [*volume.findings, *preflight(volume, known_spacing, getattr(cascade.refine, "device", "cpu"))]
+
+    progress.stage("locate")
+    located = _locate(volume, cascade.locate, options, progress)
+    labels, lesions = np.zeros(volume.grid.shape, np.uint8), ()
+    if located is None:
+        findings.append(_no_liver(options))
+    else:
+        findings += judge_orientation(located.mask, located.grid, volume)
+        margin = cascade.refine.manifest.margin_mm if options.margin_mm is None else options.margin_mm
+        box = volume.grid.box_covering(located.box, located.grid, margin)
+
+        progress.stage("refine")
+        probability, fine = _refine(volume, box, located, cascade.refine, options, progress)
+
+        progress.stage("fuse")
+        crop = volume.grid.crop(box)
+        classes = _fuse(probability, fine, crop)
+
+        progress.stage("clean")
+        part, lesions = clean(classes, crop, options.clean_up)
+        labels, lesions = _paste(part, lesions, box, volume.grid)
+        judged = judge_coverage(labels > 0, volume.grid) if part.any() else (_no_liver(options),)
+        findings = list(settled(findings, judged))
+    liver_ml = float(np.count_nonzero(labels)) * volume.grid.voxel_volume_mm3 / 1000
+    for stage in (cascade.locate, cascade.refine):
+        findings += getattr(stage, "findings", [])
+    progress.finish()
+    return Result(
+        volume=volume,
+        labels=labels,
+        lesions=lesions,
+        liver_volume_ml=liver_ml,
+        findings=tuple(findings),
+        timings=progress.timings,
+        provenance=_provenance(volume, cascade, options),
+    )
+
+
+@dataclass(frozen=True)
+class _Located:
+    """The located liver: probability outside the plausible component is zero."""
+
+    probability: torch.Tensor
+    mask: np.ndarray
+    grid: Grid
+    box: Box
+
+
+def _locate(volume: Volume, stage: StagePredictor, options: Options, progress: Progress) -> _Located | None:
+    """Finds the liver on the whole volume; None where nothing plausible is found."""
+    import torch
+
+    grid = volume.grid.canonical(stage.manifest.spacing_mm)
+    ct = resample(volume.array, volume.grid, grid, AIR_HU)
+    probability = stage.predict(ct, None, grid, progress).sum(dim=0)
+    mask = _plausible_component(probability.numpy(), grid, options.min_liver_ml)
+    if mask is None:
+        return None
+    # What the network was unsure of around the component stays; other components are gone.
+    reach = [2 * round(15 / s) + 1 for s in grid.spacing[::-1]]
+    near = torch.from_numpy(mask).float()[None, None]
+    for axis, size in enumerate(reach):
+        kernel = [size if a == axis else 1 for a in range(3)]
+        near = torch.nn.functional.max_pool3d(near, kernel, 1, [n // 2 for n in kernel])
+    return _Located(probability * near[0, 0], mask, grid, Box.around(mask))
+
+
+def _plausible_component(probability: np.ndarray, grid: Grid, min_ml: float) -> np.ndarray | None:
+    """The component with the most probability mass, if it is large enough for a liver or a part of one."""
+    numbers, sizes = components(probability > 0.5)
+    if not sizes.size:
+        return None
+    mass = np.bincount(numbers.ravel(), weights=probability.ravel())[1:]
+    best = int(np.argmax(mass))
+    if sizes[best] * grid.voxel_volume_mm3 / 1000 < min_ml:
+        return None
+    return numbers == best + 1
+
+
+def _refine(
+    volume: Volume, box: Box, located: _Located, stage: StagePredictor, options: Options, progress: Progress
+) -> tuple[torch.Tensor, Grid]:
+    """Probabilities of liver and lesion at the refine model's spacing inside the box, and their grid."""
+    crop = volume.grid.crop(box)
+    grid = crop.canonical(stage.manifest.spacing_mm)
+    ct = resample(volume.array[box.slices], crop, grid, AIR_HU)
+    prior = resample(located.probability, located.grid, grid, 0.0)
+    if options.binary_prior:
+        prior = (prior > 0.5).float()
+    return stage.predict(ct, prior, grid, progress), grid
+
+
+def _fuse(probability: torch.Tensor, fine: Grid, crop: Grid) -> np.ndarray:
+    """Classes on the input grid: probabilities are resampled, then decided once.
+
+    Liver and lesion together decide what is liver; inside it the larger of the two decides the class.
+
+    Args:
+        probability: [liver and, where the model tells them apart, lesion; k, j, i] on ``fine``.
+
+    Returns:
+        uint8 [k, j, i] on ``crop``: 0 background, 1 liver, 2 lesion.
+    """
+    import torch
+
+    slabs = []
+    for parts in zip(*(iter_resampled(channel, fine, crop, 0.0) for channel in probability), strict=True):
+        inside = sum(parts) > 0.5
+        classes = inside.to(torch.uint8)
+        if len(parts) > 1:
+            classes[inside & (parts[1] > parts[0])] = LESION_CLASS
+        slabs.append(classes)
+    return torch.cat(slabs).numpy()
+
+
+def _paste(part: np.ndarray, lesions: Sequence[Lesion], box: Box, grid: Grid) -> tuple[np.ndarray, tuple[Lesion, ...]]:
+    """Labels of the box back on the input grid, and the lesions' boxes with them."""
+    labels = np.zeros(grid.shape, part.dtype)
+    labels[box.slices] = part
+    moved = []
+    for lesion in lesions:
+        start, stop = (np.array(corner) + box.start for corner in (lesion.box.start, lesion.box.stop))
+        moved.append(replace(lesion, box=Box(tuple(start.tolist()), tuple(stop.tolist()))))
+    return labels, tuple(moved)
+
+
+def _no_liver(options: Options) -> Finding:
+    return Finding(
+        "no-liver",
+        Severity.WARNING,
+        f"No liver was found: nothing on this scan looks like at least {options.min_liver_ml:.0f} mL of liver. "
+        "Check that it is a CT of the abdomen with its patient orientation intact.",
+    )
+
+
+def _provenance(volume: Volume, cascade: Cascade, options: Options) -> dict[str, Any]:
+    """Everything that is needed to say later how a result came about."""
+    versions = {"LiverCascade": __version__, "Python": platform.python_version()}
+    for package in ("torch", "monai", "SimpleITK", "numpy"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    models = [
+        {
+            "id": stage.manifest.id,
+            "role": stage.manifest.role,
+            "version": stage.manifest.version,
+            "sha256": stage.manifest.weights_sha256,
+            "device": getattr(stage, "device", "none"),
+            "overlap": getattr(stage, "overlap", None),
+            "forward_seconds": round(getattr(stage, "forward_seconds", 0.0), 3),
+        }
+        for stage in (cascade.locate, cascade.refine)
+    ]
+    identity = {
+        **volume.source,
+        "size": volume.grid.size,
+        "ijk_to_ras": volume.grid.ijk_to_ras.tolist(),
+        "voxels_sha256": hashlib.sha256(np.ascontiguousarray(volume.array)).hexdigest(),
+    }
+    return {"models": models, "software": versions, "parameters": asdict(options), "input": identity}

@@ -1,0 +1,100 @@
+"""From probabilities to labels: components, holes, small islands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+from .geometry import Box, Grid
+from .result import FIRST_LESION_LABEL, LIVER_LABEL, Lesion
+
+LESION_CLASS = 2
+
+
+def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Connected components (26 neighbors) of a boolean mask.
+
+    Returns:
+        (labels, sizes): integer components [k, j, i] numbered by falling size from 1, and their voxel counts.
+    """
+    found = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
+    array = sitk.GetArrayFromImage(sitk.RelabelComponent(found))
+    return array, np.bincount(array.ravel())[1:]
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """The largest connected component of a mask; an empty mask stays empty."""
+    labels, sizes = components(mask)
+    return labels == 1 if sizes.size else np.zeros_like(mask, dtype=bool)
+
+
+def fill_holes(mask: np.ndarray) -> np.ndarray:
+    """Fills background that is enclosed in three dimensions."""
+    return sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(mask.astype(np.uint8)), True)) > 0
+
+
+@dataclass(frozen=True)
+class CleanUp:
+    """What is removed.
+
+    Attributes:
+        min_lesion_voxels, min_lesion_mm3: a lesion that is below both is an island of noise.
+    """
+
+    min_lesion_voxels: int = 30
+    min_lesion_mm3: float = 65.0  # a sphere of 5 mm diameter
+
+
+def clean(classes: np.ndarray, grid: Grid, limits: CleanUp) -> tuple[np.ndarray, tuple[Lesion, ...]]:
+    """Keeps the largest liver, fills its holes, keeps lesions inside it, drops islands, numbers the lesions.
+
+    Args:
+        classes: 0 background, 1 liver, 2 lesion, [k, j, i] on ``grid``.
+        grid: the grid of ``classes``.
+        limits: what counts as an island.
+
+    Returns:
+        (labels, lesions): labels as in :class:`.result.Result` (uint8, or uint16 from 255 lesions on), and the
+        lesions with boxes in voxels of ``grid``.
+    """
+    liver = fill_holes(largest_component(classes > 0))
+    numbers, sizes = components((classes == LESION_CLASS) & liver)
+    voxel = grid.voxel_volume_mm3
+    keep = [n for n in sizes if not (n < limits.min_lesion_voxels and n * voxel < limits.min_lesion_mm3)]
+    # Components are numbered by falling size, so that the islands are the last ones.
+    numbers[numbers > len(keep)] = 0
+    dtype = np.uint8 if len(keep) + LIVER_LABEL <= 255 else np.uint16
+    labels = np.where(numbers > 0, numbers + LIVER_LABEL, liver).astype(dtype)
+    return labels, measure_lesions(labels, grid)
+
+
+def measure_lesions(labels: np.ndarray, grid: Grid) -> tuple[Lesion, ...]:
+    """The lesions of a label map, by falling label order; see :class:`.result.Lesion`.
+
+    Args:
+        labels: as in :class:`.result.Result`, on ``grid``.
+    """
+    lesions = labels >= FIRST_LESION_LABEL
+    outer = Box.around(lesions)
+    if outer is None:
+        return ()
+    part = labels[outer.slices]
+    positions = np.argwhere(part >= FIRST_LESION_LABEL)
+    ids = part[tuple(positions.T)].astype(np.int64) - FIRST_LESION_LABEL + 1
+    order = np.argsort(ids, kind="stable")
+    positions, ids = positions[order][:, ::-1] + np.array(outer.start), ids[order]
+    found = []
+    for group in np.split(np.arange(len(ids)), np.flatnonzero(np.diff(ids)) + 1):
+        voxels = positions[group]
+        found.append(
+            Lesion(
+                id=int(ids[group[0]]),
+                voxel_count=len(voxels),
+                volume_ml=len(voxels) * grid.voxel_volume_mm3 / 1000,
+                centroid_ras=tuple(float(x) for x in grid.to_ras(voxels.mean(axis=0))),
+                box=Box(tuple(voxels.min(axis=0).tolist()), tuple((voxels.max(axis=0) + 1).tolist())),
+            )
+        )
+    return tuple(found)

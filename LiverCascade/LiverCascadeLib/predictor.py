@@ -1,0 +1,205 @@
+"""One network on one grid: windowing, patches, blending, and the ladder of devices."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from .errors import ResourceError
+from .findings import Finding, Severity
+from .geometry import Grid
+from .models import Manifest, load_network
+from .progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+
+class StagePredictor(Protocol):
+    """What a stage of the cascade is made of; a test may put an oracle in the network's place."""
+
+    manifest: Manifest
+
+    def predict(self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress) -> torch.Tensor:
+        """Probabilities of all labels but the background.
+
+        Args:
+            ct: HU on ``grid``, float32 [k, j, i].
+            prior: located liver probability on ``grid``, for models that take one.
+            grid: canonical grid with the manifest's spacing.
+            progress: updated after every window; may raise Cancelled.
+
+        Returns:
+            float32 [labels - 1, k, j, i] on the CPU.
+        """
+        ...
+
+
+def choose_device(wish: str = "auto") -> str:
+    """'cuda' or 'cpu', from the user's wish.
+
+    Args:
+        wish: 'auto', 'cpu', 'cuda' or 'cuda:N'; 'gpu' means 'cuda'.
+
+    Raises:
+        ResourceError: a GPU was asked for and there is none.
+    """
+    import torch
+
+    wish = "cuda" if wish == "gpu" else wish
+    if wish == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wish.startswith("cuda") and not torch.cuda.is_available():
+        raise ResourceError("A GPU was asked for, but none can be used here. Choose --device cpu or --device auto.")
+    return wish
+
+
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """The reduced precision that pays on ``device``, or None for float32."""
+    import torch
+
+    if device.startswith("cuda"):
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    # Without native bf16 instructions the CPU emulates them, slower than float32.
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return torch.bfloat16 if native() else None
+
+
+def window_starts(size: int, patch: int, overlap: float) -> list[int]:
+    """First voxels of the windows that cover ``size`` voxels, evenly spread, ``overlap`` of a patch at least."""
+    if size <= patch:
+        return [0]
+    count = int(np.ceil((size - patch) / max(1.0, patch * (1 - overlap)))) + 1
+    return [round(n * (size - patch) / (count - 1)) for n in range(count)]
+
+
+def gaussian_profile(patch: int) -> np.ndarray:
+    """Weights of a window along one axis: a Gaussian with σ = patch / 8 that never falls below 1e-3."""
+    distance = np.arange(patch) - (patch - 1) / 2
+    return np.maximum(np.exp(-0.5 * (distance / (patch / 8)) ** 2), 1e-3).astype(np.float32)
+
+
+class NetworkPredictor:
+    """A network from a manifest, run as a sliding window with Gaussian blending.
+
+    Args:
+        manifest: the model.
+        device: 'cpu', 'cuda' or 'cuda:N'.
+        overlap: overlap of neighboring windows, 0 ≤ overlap < 1; None takes the manifest's.
+        batch: windows per forward pass.
+
+    Attributes:
+        forward_seconds: time that the last prediction spent inside forward passes.
+        findings: what the ladder had to do on the way of the last prediction.
+    """
+
+    def __init__(self, manifest: Manifest, device: str = "cpu", overlap: float | None = None, batch: int = 1):
+        import torch
+
+        self.manifest = manifest
+        self.device, self.store = device, device
+        self.overlap = manifest.overlap if overlap is None else overlap
+        self.batch = max(1, batch)
+        self.forward_seconds = 0.0
+        self.findings: list[Finding] = []
+        self._network = load_network(manifest).to(device, memory_format=torch.channels_last_3d)
+
+    def predict(self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress) -> torch.Tensor:
+        """See :meth:`StagePredictor.predict`. On an out-of-memory error the same run goes on with less memory."""
+        self.forward_seconds, self.findings = 0.0, []
+        while True:
+            try:
+                return self._predict(ct, prior, grid, progress)
+            except MemoryError as error:
+                reason = str(error)
+            except RuntimeError as error:
+                # torch.OutOfMemoryError on a GPU; on the CPU the allocator raises a plain RuntimeError.
+                if "out of memory" not in str(error).lower() and "not enough memory" not in str(error).lower():
+                    raise
+                reason = str(error).splitlines()[0]
+            self._step_down(reason)
+
+    def _step_down(self, reason: str) -> None:
+        """The ladder: one window at a time, then stitching on the CPU, then everything on the CPU."""
+        import torch
+
+        if self.batch > 1:
+            self.batch, action = 1, "one window at a time"
+        elif self.store != "cpu":
+            self.store, action = "cpu", "stitching in main memory"
+        elif self.device != "cpu":
+            self.device, action = "cpu", "computing on the CPU"
+            self._network.to("cpu")
+        else:
+            raise ResourceError(f"Memory ran out, even with the smallest settings ({reason}). Close other programs.")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        message = f"Memory ran out while {self.manifest.title} was computing; the run went on with {action}."
+        self.findings.append(Finding("out-of-memory", Severity.INFO, message))
+
+    def _predict(self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress) -> torch.Tensor:
+        import torch
+
+        image = self._channels(ct, prior)
+        patch = self.manifest.patch_size[::-1]
+        padding = [max(0, p - n) for p, n in zip(patch, grid.shape, strict=True)]
+        # Zero is air after windowing; padded on both sides so that the body stays in the middle of the window.
+        pads = [side for p in reversed(padding) for side in (p // 2, p - p // 2)]
+        image = torch.nn.functional.pad(image, pads)
+        shape = image.shape[1:]
+        starts = [window_starts(n, p, self.overlap) for n, p in zip(shape, patch, strict=True)]
+        corners = [c for c in itertools.product(*starts) if self._matters(image[self._window(c, patch)])]
+        profiles = [torch.from_numpy(gaussian_profile(p)).to(self.store) for p in patch]
+        weight = profiles[0][:, None, None] * profiles[1][:, None] * profiles[2]
+        total = torch.zeros((len(self.manifest.labels) - 1, *shape), device=self.store)
+        progress.update(0.0)
+        for n in range(0, len(corners), self.batch):
+            windows = [self._window(c, patch) for c in corners[n : n + self.batch]]
+            probability = self._forward(torch.stack([image[w] for w in windows]))
+            for window, values in zip(windows, probability.to(self.store), strict=True):
+                total[window].addcmul_(values, weight)
+            progress.update((n + len(windows)) / len(corners))
+        # The sum of all windows' weights is separable; windows that were passed over voted for background.
+        for axis, (n, p) in enumerate(zip(shape, patch, strict=True)):
+            norm = torch.zeros(n, device=self.store)
+            for start in starts[axis]:
+                norm[start : start + p] += profiles[axis]
+            total /= norm.reshape([-1 if a == axis else 1 for a in range(3)])
+        inner = tuple(slice(p // 2, p // 2 + n) for p, n in zip(padding, grid.shape, strict=True))
+        return total[(slice(None), *inner)].cpu()
+
+    @staticmethod
+    def _window(corner: tuple[int, int, int], patch: tuple[int, int, int]) -> tuple[slice, ...]:
+        return (slice(None), *(slice(c, c + p) for c, p in zip(corner, patch, strict=True)))
+
+    def _channels(self, ct: torch.Tensor, prior: torch.Tensor | None) -> torch.Tensor:
+        """The network's input channels [c, k, j, i]: HU windowed to 0…1, and the prior where the model takes one."""
+        import torch
+
+        low, high = self.manifest.window_hu
+        channels = [((ct - low) / (high - low)).clamp_(0, 1)]
+        if "liver_probability" in self.manifest.inputs:
+            channels.append(torch.zeros_like(ct) if prior is None else prior)
+        return torch.stack(channels)
+
+    @staticmethod
+    def _matters(window: torch.Tensor) -> bool:
+        """False where a window can only be background: nothing but air, or far from the located liver."""
+        return bool((window.amax(dim=(1, 2, 3)) > 0.01).all())
+
+    def _forward(self, windows: torch.Tensor) -> torch.Tensor:
+        """Foreground probabilities [batch, labels - 1, k, j, i] of windows [batch, channels, k, j, i]."""
+        import torch
+
+        dtype = autocast_dtype(self.device)
+        windows = windows.to(self.device, memory_format=torch.channels_last_3d)
+        with torch.inference_mode(), torch.autocast(self.device.split(":")[0], dtype, enabled=dtype is not None):
+            started = time.perf_counter()
+            logits = self._network(windows)
+            if self.device != "cpu":
+                torch.cuda.synchronize(self.device)
+            self.forward_seconds += time.perf_counter() - started
+            return torch.softmax(logits.float(), dim=1)[:, 1:]

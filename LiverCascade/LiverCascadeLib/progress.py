@@ -1,0 +1,50 @@
+"""Progress and cancellation of a run, told to whoever listens: a terminal, a worker's event stream, a test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from .errors import Cancelled
+
+
+@dataclass
+class Progress:
+    """Passed down through a run; every long loop calls :meth:`update`, which is also where cancellation takes hold.
+
+    Attributes:
+        listener: called with (stage, fraction of that stage in 0…1).
+        is_cancelled: asked at every update; true ends the run with :class:`~.errors.Cancelled`.
+        timings: seconds that each finished stage took, in order.
+    """
+
+    listener: Callable[[str, float], None] = lambda stage, fraction: None
+    is_cancelled: Callable[[], bool] = lambda: False
+    timings: dict[str, float] = field(default_factory=dict)
+    _stage: str = ""
+    _started: float = 0.0
+
+    def stage(self, name: str) -> None:
+        """Ends the current stage and begins stage ``name``."""
+        self.finish()
+        self._stage, self._started = name, time.perf_counter()
+        self.update(0.0)
+
+    def update(self, fraction: float) -> None:
+        """Tells how far the current stage is.
+
+        Raises:
+            Cancelled: the user asked for it.
+        """
+        if self.is_cancelled():
+            raise Cancelled()
+        self.listener(self._stage, min(1.0, max(0.0, fraction)))
+
+    def finish(self) -> None:
+        """Ends the current stage."""
+        if self._stage:
+            elapsed = time.perf_counter() - self._started
+            self.timings[self._stage] = self.timings.get(self._stage, 0.0) + elapsed
+            self.listener(self._stage, 1.0)
+            self._stage = ""

@@ -1,0 +1,74 @@
+"""What a run produced, and its provenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .findings import Finding
+from .geometry import Box
+from .volume import Volume
+
+LIVER_LABEL = 1
+FIRST_LESION_LABEL = 2
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One connected lesion.
+
+    Attributes:
+        id: 1, 2, … in order of falling volume; the lesion's label value is ``id + 1``.
+        voxel_count: number of voxels on the input grid.
+        volume_ml: voxel count × voxel volume, in mL.
+        centroid_ras: mean position of the voxel centres, RAS mm.
+        box: the smallest box of the input grid that holds the lesion.
+    """
+
+    id: int
+    voxel_count: int
+    volume_ml: float
+    centroid_ras: tuple[float, float, float]
+    box: Box
+
+    @property
+    def label(self) -> int:
+        return self.id - 1 + FIRST_LESION_LABEL
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        volume: the input.
+        labels: uint8, or uint16 from 255 lesions on, on ``volume.grid``, [k, j, i]:
+            0 background, 1 liver, ``id + 1`` lesion ``id``.
+        lesions: in the order of their ids.
+        liver_volume_ml: liver including lesions.
+        findings: from reading, preflight and the cascade.
+        timings: seconds per stage.
+        provenance: models, software, parameters, device, identity of the input; serialisable as JSON.
+    """
+
+    volume: Volume
+    labels: np.ndarray
+    lesions: tuple[Lesion, ...]
+    liver_volume_ml: float
+    findings: tuple[Finding, ...] = ()
+    timings: dict[str, float] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """One sentence for the reader."""
+        if self.liver_volume_ml == 0:
+            return "No liver was found."
+        liver = f"Liver {self.liver_volume_ml:.0f} mL"
+        if not self.lesions:
+            return f"{liver}; no lesion found."
+        total = sum(lesion.volume_ml for lesion in self.lesions)
+        count = "1 lesion" if len(self.lesions) == 1 else f"{len(self.lesions)} lesions"
+        return f"{liver}; {count}, {total:.1f} mL together ({100 * total / self.liver_volume_ml:.1f} % of the liver)."

@@ -1,0 +1,34 @@
+"""MRML nodes ↔ Volume and Result: the only folder that touches MRML.
+
+Works in the Slicer application and with ``slicer-core`` from PyPI alike, which is why every function takes the scene
+or a node as an argument and none asks for ``slicer.mrmlScene`` or ``slicer.app``. Functions that touch MRML are in
+camelCase, as Slicer's own are. The names below are imported on first use: whoever only starts a
+:class:`SceneProcess` never loads MRML.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+_HOMES = {
+    "createScene": "volumes",
+    "nodeFromVolume": "volumes",
+    "showInSliceViews": "volumes",
+    "volumeFromNode": "volumes",
+    "worldGrid": "volumes",
+    "createClosedSurface": "segmentations",
+    "resultLabelsFromSegmentation": "segmentations",
+    "segmentationFromResult": "segmentations",
+    "SceneBundle": "bundle",
+    "writeSceneFiles": "bundle",
+    "render3D": "rendering",
+    "SceneProcess": "process",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

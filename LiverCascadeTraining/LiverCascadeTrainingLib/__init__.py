@@ -1,0 +1,1 @@
+"""The headless companion: data sets, synthetic CT, training and evaluation."""

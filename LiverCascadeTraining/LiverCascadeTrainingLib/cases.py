@@ -1,0 +1,146 @@
+"""The training cases: synthetic bodies made from label maps, and real CTs, prepared once and memory-mapped."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from LiverCascadeLib.geometry import Grid, resample
+from LiverCascadeLib.volume import read_labels, read_volume
+
+from .anatomy import invent_body
+
+AIR_HU = -1024
+
+# Real CTs of the default training: where they are, their liver label, and whether the liver is free of real lesions.
+# 3D-IRCADb and its LiTS twins are for evaluation only and must not appear here.
+REAL_CASES = {
+    "lits_000": ("series.zip", "liver.nii.gz", (1,), False),
+    "chaos_03": ("ct.nii.gz", "liver.nii.gz", (1,), True),
+    "ts_example": ("ct.nii.gz", "seg_104_classes.nii.gz", (5,), True),
+    "dicom_ct20": ("series", "seg.nii.gz", (5,), True),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prepared case on an axis-aligned RAS grid.
+
+    Attributes:
+        name: identifies the case.
+        kind: 'synthetic' (``image`` is a tissue map) or 'real' (``image`` is int16 HU).
+        image: [k, j, i], memory-mapped.
+        liver: bool-like uint8 [k, j, i]; for synthetic cases None, the tissue map says it.
+        spacing: mm along (k, j, i).
+        lesions_known: false where real lesions may hide inside the liver label.
+        liver_box: (low, high) corners of the liver, voxels [k, j, i].
+    """
+
+    name: str
+    kind: str
+    image: np.ndarray
+    liver: np.ndarray | None
+    spacing: tuple[float, float, float]
+    lesions_known: bool
+    liver_box: tuple[tuple[int, int, int], tuple[int, int, int]]
+
+
+def prepare(data: Path, cache: Path, bodies_per_map: int = 2, seed: int = 2026) -> None:
+    """Makes the cache of cases; what exists already is kept, so that it can be interrupted.
+
+    Args:
+        data: folder with ``labels_btcv`` and the real CTs named in :data:`REAL_CASES`.
+        cache: where the prepared cases go.
+        bodies_per_map: how many bodies are invented around each label map.
+        seed: of the invented bodies.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    for path in sorted((data / "labels_btcv").glob("*.nii.gz")):
+        for variant in range(bodies_per_map):
+            name = f"btcv_{path.name[:4]}_{variant}"
+            if not (cache / f"{name}.json").exists():
+                # The headers' identity affine mirrors the patient: the first image axis is flipped to grow to the right.
+                labels = read_labels(path)[0][:, :, ::-1].astype(np.uint8)
+                rng = np.random.default_rng([seed, int(path.name[:4]), variant])
+                _save(cache, name, "synthetic", invent_body(labels, 2.0, rng), None, (2.0, 2.0, 2.0), True)
+    for name, (image, label, values, healthy) in REAL_CASES.items():
+        if (cache / f"{name}.json").exists() or not (data / name).exists():
+            continue
+        volume = _read_possibly_zipped(data / name / image)
+        labels, label_grid = read_labels(data / name / label)
+        # A label map may be stored with other flips than its image; both are resampled by their own grids.
+        if not label_grid.canonical().is_close(volume.grid.canonical(), 0.5):
+            raise ValueError(f"{name}: the label map {label_grid} does not cover the image {volume.grid}.")
+        liver = np.isin(labels, values)
+        spacing = tuple(max(s, n) for s, n in zip((0.75, 0.75, 0.75), volume.grid.canonical().spacing, strict=True))
+        target = volume.grid.canonical(spacing)
+        hu = resample(volume.array, volume.grid, target, AIR_HU).round().clamp(-32768, 32767).short().numpy()
+        mask = resample(liver.astype(np.uint8), label_grid, target, 0).gt(0.5).byte().numpy()
+        _save(cache, name, "real", hu, mask, tuple(float(s) for s in target.spacing[::-1]), healthy)
+
+
+def _read_possibly_zipped(path: Path):
+    if path.suffix != ".zip":
+        return read_volume(path)
+    import tempfile
+    import zipfile
+
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
+        for number, member in enumerate(m for m in archive.infolist() if not m.is_dir()):
+            # Member names are not used as paths, so that none can point outside the folder.
+            (Path(folder) / f"{number:06d}").write_bytes(archive.read(member))
+        return read_volume(folder)
+
+
+def _save(cache, name, kind, image, liver, spacing, lesions_known) -> None:
+    mask = image == 6 if liver is None else liver > 0
+    hits = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    np.save(cache / f"{name}_image.npy", np.ascontiguousarray(image))
+    if liver is not None:
+        np.save(cache / f"{name}_liver.npy", np.ascontiguousarray(liver))
+    facts = {
+        "name": name,
+        "kind": kind,
+        "spacing": spacing,
+        "lesions_known": lesions_known,
+        "liver_box": [[int(h[0]) for h in hits], [int(h[-1]) for h in hits]],
+        "crc32": zlib.crc32(np.ascontiguousarray(image)),
+    }
+    (cache / f"{name}.json").write_text(json.dumps(facts))
+
+
+def load_cases(cache: Path, exclude: Iterable[str] = ()) -> list[Case]:
+    """All prepared cases, memory-mapped, sorted by name; names that start with an entry of ``exclude`` are left out.
+
+    Raises:
+        FileNotFoundError: the cache is empty.
+    """
+    cases = []
+    for path in sorted(cache.glob("*.json")):
+        facts = json.loads(path.read_text())
+        if any(facts["name"].startswith(prefix) for prefix in exclude):
+            continue
+        liver = cache / f"{facts['name']}_liver.npy"
+        cases.append(
+            Case(
+                facts["name"],
+                facts["kind"],
+                np.load(cache / f"{facts['name']}_image.npy", mmap_mode="r"),
+                np.load(liver, mmap_mode="r") if liver.exists() else None,
+                tuple(facts["spacing"]),
+                facts["lesions_known"],
+                tuple(tuple(corner) for corner in facts["liver_box"]),
+            )
+        )
+    if not cases:
+        raise FileNotFoundError(f"No prepared cases in {cache}: run 'livercascade-train prepare' first.")
+    return cases
+
+
+def case_grid(case: Case) -> Grid:
+    """The grid of a prepared case, with its first voxel at the origin."""
+    return Grid(case.image.shape[::-1], np.diag([*case.spacing[::-1], 1.0]))

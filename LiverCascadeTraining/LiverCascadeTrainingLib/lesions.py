@@ -1,0 +1,104 @@
+"""Synthetic liver lesions: where no lesion labels exist, the lesions are made, and so their labels are exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .painting import blur, torch_noise
+
+
+@dataclass(frozen=True)
+class LesionRanges:
+    """What lesions are drawn from.
+
+    Attributes:
+        radius_mm: smallest and largest radius; drawn log-uniformly.
+        chance: probability that a liver has lesions at all.
+        mean_count: mean of the Poisson distribution of further lesions beyond the first.
+    """
+
+    radius_mm: tuple[float, float] = (2.5, 42.0)
+    chance: float = 0.75
+    mean_count: float = 1.5
+
+
+def add_lesions(
+    hu: torch.Tensor,
+    liver: torch.Tensor,
+    spacing: tuple[float, float, float],
+    ranges: LesionRanges,
+    rng: np.random.Generator,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Puts lesions into a liver.
+
+    Args:
+        hu: float32 [k, j, i], noise-free or real.
+        liver: bool [k, j, i].
+        spacing: mm along (k, j, i).
+        ranges: sizes and counts.
+
+    Returns:
+        (hu with lesions, bool lesion mask); both new tensors.
+    """
+    mask = torch.zeros_like(liver)
+    sites = torch.nonzero(liver)
+    if len(sites) < 200 or rng.random() > ranges.chance:
+        return hu, mask
+    base = float(hu[liver].median())
+    for _ in range(1 + int(rng.poisson(ranges.mean_count))):
+        center = sites[int(rng.integers(len(sites)))].numpy() * np.array(spacing)
+        low, high = np.log(ranges.radius_mm)
+        radius = float(np.exp(rng.uniform(low, high)))
+        hu, mask = _add_one(hu, mask, liver, center, radius, base, spacing, rng, generator)
+    return hu, mask
+
+
+def _add_one(hu, mask, liver, center, radius, base, spacing, rng, generator):
+    """Adds one lesion: a bumpy ellipsoid with texture, and by chance a rim, a necrotic core or calcification."""
+    radii = radius * np.exp(rng.normal(0, 0.18, 3))
+    rotation = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    reach = 1.6 * radii.max() + 3
+    shape = np.array(hu.shape)
+    low = np.maximum(0, np.floor((center - reach) / spacing)).astype(int)
+    high = np.minimum(shape, np.ceil((center + reach) / spacing).astype(int) + 1)
+    if ((high - low) < 2).any():
+        return hu, mask
+    block = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    axes = [torch.arange(a, b) * s - c for a, b, s, c in zip(low, high, spacing, center, strict=True)]
+    position = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).float()
+    scaled = position @ torch.from_numpy((rotation / radii).astype(np.float32))
+    local = tuple(int(n) for n in high - low)
+    bumps = torch_noise(local, max(2.0, 0.7 * radius / max(spacing)), generator)
+    # Distance to the surface in mm, positive inside.
+    depth = (1 + rng.uniform(0.03, 0.16) * bumps - scaled.norm(dim=-1)) * float(radii.min())
+    texture = torch_noise(local, max(1.5, rng.uniform(2, 8) / max(spacing)), generator)
+    values = base + _contrast(base, rng) + rng.uniform(1, 9) * texture
+    if radius > 6 and rng.random() < 0.35:  # necrosis or a central scar
+        core = rng.uniform(0.25, 0.6) * float(radii.min())
+        values = torch.where(depth > core, values - rng.uniform(10, 40), values)
+    if radius > 4 and rng.random() < 0.3:  # enhancing rim, or a halo
+        width = rng.uniform(1, 3.5)
+        values = torch.where((depth > 0) & (depth < width), values + rng.uniform(-20, 45), values)
+    if rng.random() < 0.05:  # calcification
+        values = torch.where(texture > 1.6, values + rng.uniform(150, 500), values)
+    sharpness = rng.uniform(0.3, 1.6)
+    inside_liver = liver[block]
+    alpha = torch.sigmoid(depth / sharpness) * blur(inside_liver.float(), tuple(0.7 / s for s in spacing))
+    hu, mask = hu.clone(), mask.clone()
+    hu[block] = hu[block] * (1 - alpha) + values * alpha
+    mask[block] |= (depth > 0) & inside_liver
+    return hu, mask
+
+
+def _contrast(base: float, rng: np.random.Generator) -> float:
+    """HU difference from the liver around: mostly darker, sometimes water, sometimes brighter; never invisible."""
+    kind = rng.random()
+    if kind < 0.15:  # cyst
+        return rng.uniform(-5, 18) - base if base > 35 else -rng.uniform(20, 40)
+    if kind < 0.85:
+        return -rng.uniform(15, 75)
+    return rng.uniform(18, 70)

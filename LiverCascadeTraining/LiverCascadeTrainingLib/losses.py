@@ -1,0 +1,48 @@
+"""Losses over labels of which some are only partly known."""
+
+from __future__ import annotations
+
+import torch
+
+from .samples import BACKGROUND, LESION, LIVER_OR_LESION
+
+
+def soft_dice_loss(probability: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """1 - soft Dice over a whole batch: 1 - (2 Σpr + 1) / (Σp + Σr + 1).
+
+    Args:
+        probability, reference: same shape, values 0…1.
+    """
+    overlap = (probability * reference).sum()
+    return 1 - (2 * overlap + 1) / (probability.sum() + reference.sum() + 1)
+
+
+def cascade_loss(logits: torch.Tensor, target: torch.Tensor, lesion_weight: float = 2.0) -> torch.Tensor:
+    """Cross-entropy + Dice for liver against background, and the same for lesion against the rest where it is known.
+
+    Args:
+        logits: [batch, 2 or 3, k, j, i]; channels background, liver, lesion.
+        target: [batch, k, j, i] with the values of :mod:`.samples`; 3 (liver of which nobody knows whether it is
+            lesion) counts as liver in the first term and is left out of the second.
+        lesion_weight: weight of the second term.
+    """
+    log_probability = torch.log_softmax(logits.float(), dim=1)
+    in_liver = target.ne(BACKGROUND).float()
+    log_background = log_probability[:, 0]
+    # log(1 - p) of the background, from the other channels, without cancellation.
+    log_liver = torch.logsumexp(log_probability[:, 1:], dim=1)
+    liver_entropy = -(in_liver * log_liver + (1 - in_liver) * log_background).mean()
+    loss = liver_entropy + soft_dice_loss(log_liver.exp(), in_liver)
+    if logits.shape[1] < 3:
+        return loss
+    known = target.ne(LIVER_OR_LESION)
+    lesion = target.eq(LESION).float()
+    log_lesion = log_probability[:, 2]
+    log_other = torch.logsumexp(log_probability[:, :2], dim=1)
+    entropy = -(lesion * log_lesion + (1 - lesion) * log_other)
+    # Averaged over the liver and its surroundings rather than the patch: lesions are rare in a patch.
+    weight = known * (0.1 + 0.9 * in_liver)
+    lesion_loss = (entropy * weight).sum() / (weight.sum() + 1)
+    if bool(lesion.any()):
+        lesion_loss = lesion_loss + soft_dice_loss(log_lesion.exp() * known, lesion)
+    return loss + lesion_weight * lesion_loss

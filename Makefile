@@ -1,0 +1,87 @@
+# A fresh machine needs Python 3.11, 3.12 or 3.13 and make. "make help" says what there is.
+
+PYTHON ?= python3
+VENV ?= .venv
+DATA ?= ../shared/data
+OUT ?= demo-output
+RUNS ?= runs
+CT ?=
+CPU ?=
+
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+MODELS = LiverCascade/Resources/Models
+SAMPLE = LiverCascade/Resources/SampleData/synthetic_abdomen.nii.gz
+CPU_WHEELS = https://download.pytorch.org/whl/cpu
+
+.PHONY: help setup demo test bench train-default example clean
+
+help:
+	@echo "make setup           creates $(VENV) with everything in it (CPU=1: PyTorch without CUDA, much smaller)"
+	@echo "make demo            segments the embedded example; CT=path/to/ct.nii.gz takes your own, OUT=folder"
+	@echo "make test            style checks and the test suite with coverage of the engine"
+	@echo "make bench           measures time and memory"
+	@echo "make train-default   trains the embedded models again from DATA=$(DATA); stopped, it goes on where it was"
+	@echo "make example         makes the embedded example again"
+	@echo "make clean           removes $(VENV), caches and $(OUT)"
+	@echo "PYTHON=path/to/python chooses the interpreter."
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@set -e; \
+	found=""; \
+	for candidate in "$(PYTHON)" python3.13 python3.12 python3.11; do \
+	  if "$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then \
+	    found="$$candidate"; break; \
+	  fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "LiverCascade needs Python 3.11, 3.12 or 3.13, and none was found." >&2; \
+	  echo "Install one of them, or name it: make $(MAKECMDGOALS) PYTHON=path/to/python" >&2; \
+	  exit 1; \
+	fi; \
+	extra=""; \
+	if [ -n "$(CPU)" ]; then extra="--extra-index-url $(CPU_WHEELS)"; fi; \
+	echo "Installing into $(VENV) with $$("$$found" --version). This takes a few minutes, once."; \
+	if ! "$$found" -m venv "$(VENV)"; then \
+	  echo "The virtual environment could not be made. On Debian and Ubuntu: apt install python3-venv" >&2; \
+	  exit 1; \
+	fi; \
+	"$(BIN)/python" -m pip install --quiet $$extra -c constraints.txt -e ".[scene,train,test]"; \
+	touch "$(READY)"
+
+demo: setup
+	@set -e; \
+	ct="$(CT)"; \
+	if [ -z "$$ct" ]; then ct="$(SAMPLE)"; fi; \
+	"$(BIN)/livercascade" segment "$$ct" -o "$(OUT)"; \
+	echo; \
+	echo "The results lie in $(OUT):"; \
+	for file in "$(OUT)"/*; do echo "  $$file"; done; \
+	echo "Open overview.png first; scene.mrb opens in 3D Slicer. For research use only."
+
+test: setup
+	"$(BIN)/ruff" check .
+	"$(BIN)/ruff" format --check .
+	"$(BIN)/python" -m pytest --cov --cov-report=term --cov-fail-under=90
+
+bench: setup
+	"$(BIN)/python" Testing/bench.py
+
+train-default: setup
+	@set -e; \
+	"$(BIN)/livercascade-train" prepare --data "$(DATA)" --cache "$(RUNS)/cases"; \
+	for role in locate refine; do \
+	  config="LiverCascadeTraining/Resources/Configurations/default-$$role.yaml"; \
+	  "$(BIN)/livercascade-train" train "$$config" --cache "$(RUNS)/cases" --run "$(RUNS)/default-$$role"; \
+	  "$(BIN)/livercascade-train" export "$$config" --run "$(RUNS)/default-$$role" --to "$(MODELS)/$$role" \
+	    --sources LiverCascadeTraining/Resources/Configurations/default-sources.json; \
+	done
+
+example: setup
+	"$(BIN)/livercascade-train" example --to LiverCascade/Resources/SampleData
+
+clean:
+	rm -rf "$(VENV)" "$(OUT)" .pytest_cache .ruff_cache .coverage *.egg-info build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

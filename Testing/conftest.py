@@ -1,0 +1,43 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Gives the path of real data beside the project, such as ``shared_data("ts_example/ct.nii.gz")``.
+
+    The test is skipped, by name, where the data is absent.
+    """
+
+    def find(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"real data '{name}' is not in ../shared/data")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def unzipped(shared_data: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives a folder with the unpacked content of a zip file of the real data; each is unpacked once."""
+    folders: dict[str, Path] = {}
+
+    def unpack(name: str) -> Path:
+        archive = shared_data(name)
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp(archive.stem)
+            with zipfile.ZipFile(archive) as content:
+                content.extractall(folders[name])
+        return folders[name]
+
+    return unpack

@@ -1,0 +1,270 @@
+"""The training companion: samples, losses, configuration, the loop and its export."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from LiverCascadeLib.geometry import Grid
+from LiverCascadeLib.models import load_manifest, load_network
+from LiverCascadeTrainingLib import cli
+from LiverCascadeTrainingLib.anatomy import Tissue, invent_body, smooth_noise
+from LiverCascadeTrainingLib.cases import _save, load_cases
+from LiverCascadeTrainingLib.config import TrainingConfig, load_config
+from LiverCascadeTrainingLib.evaluation import compare, dice, lesion_counts, surface_distance_95
+from LiverCascadeTrainingLib.export import export_model
+from LiverCascadeTrainingLib.lesions import LesionRanges, add_lesions
+from LiverCascadeTrainingLib.losses import cascade_loss, soft_dice_loss
+from LiverCascadeTrainingLib.painting import blur, draw_palette
+from LiverCascadeTrainingLib.phantom import phantom_organs
+from LiverCascadeTrainingLib.samples import LESION, LIVER, LIVER_OR_LESION, SampleSet
+from LiverCascadeTrainingLib.training import Trainer
+
+CONFIG = TrainingConfig(
+    model_id="test-refine",
+    title="test",
+    role="refine",
+    architecture="UNet",
+    arguments={"spatial_dims": 3, "in_channels": 2, "out_channels": 3, "channels": [4, 8], "strides": [2]},
+    spacing_mm=(2.0, 2.0, 3.0),
+    patch_size=(32, 32, 16),
+    steps=6,
+    checkpoint_every=2,
+    log_every=2,
+    real_share=0.5,
+    learning_rate=0.01,
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One synthetic and two 'real' cases, one of which hides real lesions."""
+    folder = tmp_path_factory.mktemp("cases")
+    rng = np.random.default_rng(3)
+    tissue = invent_body(phantom_organs(rng), 2.0, rng)
+    _save(folder, "phantom", "synthetic", tissue, None, (2.0, 2.0, 2.0), True)
+    liver = (tissue == Tissue.LIVER).astype(np.uint8)
+    hu = draw_palette(rng).mean_hu[tissue].astype(np.int16)
+    _save(folder, "healthy", "real", hu, liver, (2.0, 2.0, 2.0), True)
+    _save(folder, "unknown", "real", hu, liver, (2.0, 2.0, 2.0), False)
+    return folder
+
+
+def state_of(trainer):
+    return {name: tensor.clone() for name, tensor in trainer.average.state_dict().items()}
+
+
+def test_a_body_is_invented_around_the_organs_and_leaves_them_alone():
+    rng = np.random.default_rng(5)
+    organs = phantom_organs(rng)
+    tissue = invent_body(organs, 2.0, rng)
+    inner = tissue[:, 20:-20, 20:-20]
+    assert np.array_equal(inner[organs > 0], organs[organs > 0])
+    for wanted in (Tissue.LUNG, Tissue.BONE, Tissue.MARROW, Tissue.SUBCUTANEOUS_FAT, Tissue.MUSCLE, Tissue.HEART):
+        assert (tissue == wanted).sum() > 1000, wanted.name
+    lung, liver = np.nonzero(tissue == Tissue.LUNG)[0].mean(), np.nonzero(tissue == Tissue.LIVER)[0].mean()
+    assert lung > liver
+    spine, front = np.nonzero(tissue == Tissue.MARROW)[1].mean(), np.nonzero(tissue == Tissue.LIVER)[1].mean()
+    assert spine < front
+
+
+def test_noise_has_zero_mean_and_unit_variance():
+    noise = smooth_noise((40, 50, 60), 12, np.random.default_rng(0))
+    assert noise.shape == (40, 50, 60)
+    assert abs(noise.mean()) < 1e-3
+    assert abs(noise.std() - 1) < 1e-3
+
+
+def test_blurring_keeps_the_mean_and_has_the_asked_width():
+    point = torch.zeros(41, 41, 41)
+    point[20, 20, 20] = 1
+    blurred = blur(point, (3.0, 2.0, 0.0))
+    assert torch.isclose(blurred.sum(), torch.tensor(1.0), atol=1e-4)
+    offsets = torch.arange(41) - 20.0
+    assert abs(float((blurred.sum(dim=(1, 2)) * offsets**2).sum().sqrt()) - 3) < 0.15
+    assert abs(float((blurred.sum(dim=(0, 2)) * offsets**2).sum().sqrt()) - 2) < 0.15
+    assert float(blurred[20, 20, 21]) == 0
+
+
+def test_organs_of_one_palette_belong_to_one_phase():
+    palettes = [draw_palette(np.random.default_rng(seed)) for seed in range(200)]
+    arterial = [p for p in palettes if p.phase == "arterial"]
+    unenhanced = [p for p in palettes if p.phase == "unenhanced"]
+    assert min(p.mean_hu[Tissue.AORTA] for p in arterial) > max(p.mean_hu[Tissue.AORTA] for p in unenhanced)
+    assert len({p.phase for p in palettes}) == 4
+
+
+def test_lesions_lie_in_the_liver_and_change_only_its_surroundings():
+    liver = torch.zeros(40, 60, 60, dtype=torch.bool)
+    liver[5:35, 10:50, 10:50] = True
+    hu = torch.where(liver, 100.0, 0.0)
+    generator = torch.Generator().manual_seed(0)
+    ranges = LesionRanges((5.0, 12.0), chance=1.0, mean_count=2.0)
+    changed, mask = add_lesions(hu, liver, (2.0, 1.0, 1.0), ranges, np.random.default_rng(1), generator)
+    assert mask.any()
+    assert not (mask & ~liver).any()
+    assert (changed[mask] - hu[mask]).abs().mean() > 10
+    far = ~liver.clone()
+    far[3:37, 7:53, 7:53] = False
+    assert torch.equal(changed[far], hu[far])
+
+
+def test_no_lesions_where_there_is_no_liver():
+    hu = torch.zeros(10, 10, 10)
+    result = add_lesions(hu, hu > 1, (1.0, 1.0, 1.0), LesionRanges(), np.random.default_rng(0), torch.Generator())
+    assert not result[1].any()
+
+
+def test_a_sample_depends_on_seed_and_index_alone(cache):
+    cases = load_cases(cache)
+    first, again = (SampleSet(cases, CONFIG.sample_spec(), seed=1) for _ in range(2))
+    for index in (0, 5, 17):
+        a, b = first[index], again[index]
+        assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
+    assert not torch.equal(first[1][0], first[2][0])
+    assert not torch.equal(SampleSet(cases, CONFIG.sample_spec(), seed=2)[1][0], first[1][0])
+
+
+def test_samples_have_the_asked_shape_range_and_labels(cache):
+    samples = SampleSet(load_cases(cache), CONFIG.sample_spec(), seed=4)
+    labels = set()
+    for index in range(24):
+        image, target = samples[index]
+        assert image.shape == (2, 16, 32, 32) and image.dtype == torch.float32
+        assert target.shape == (16, 32, 32) and target.dtype == torch.uint8
+        assert float(image.min()) >= 0 and float(image.max()) <= 1
+        labels |= set(torch.unique(target).tolist())
+    assert labels == {0, LIVER, LESION, LIVER_OR_LESION}
+
+
+def test_a_locate_sample_has_one_channel_and_one_label(cache):
+    config = dataclasses.replace(CONFIG, role="locate", spacing_mm=(4.0, 4.0, 4.0))
+    samples = SampleSet(load_cases(cache), config.sample_spec(), seed=4)
+    seen = set()
+    for index in range(12):
+        image, target = samples[index]
+        assert image.shape[0] == 1
+        seen |= set(torch.unique(target).tolist())
+    assert seen == {0, 1}
+
+
+def test_dice_loss_is_zero_for_a_match_and_one_for_a_miss():
+    mask = torch.zeros(2, 8, 8, 8)
+    mask[:, :4] = 1
+    assert float(soft_dice_loss(mask, mask)) < 1e-3
+    assert float(soft_dice_loss(mask, 1 - mask)) > 0.99
+
+
+def test_unknown_lesion_state_counts_as_liver_and_not_against_lesions():
+    target = torch.full((1, 4, 4, 4), LIVER_OR_LESION)
+    as_liver, as_lesion, as_background = (torch.full((1, 3, 4, 4, 4), -8.0) for _ in range(3))
+    as_liver[:, 1], as_lesion[:, 2], as_background[:, 0] = 8, 8, 8
+    assert torch.isclose(cascade_loss(as_liver, target), cascade_loss(as_lesion, target), atol=1e-4)
+    assert cascade_loss(as_background, target) > cascade_loss(as_liver, target) + 1
+
+
+def test_a_missed_lesion_costs_more_than_a_found_one():
+    target = torch.full((1, 4, 4, 4), LIVER)
+    target[:, :2] = LESION
+    right = torch.full((1, 3, 4, 4, 4), -8.0)
+    right[:, 2, :2], right[:, 1, 2:] = 8, 8
+    missed = torch.full((1, 3, 4, 4, 4), -8.0)
+    missed[:, 1] = 8
+    assert cascade_loss(missed, target) > cascade_loss(right, target) + 1
+
+
+def test_a_stopped_and_resumed_run_ends_with_the_same_weights(cache, tmp_path):
+    cases = load_cases(cache)
+    whole = Trainer(CONFIG, cases, tmp_path / "whole", workers=0)
+    whole.train()
+    first = Trainer(CONFIG, cases, tmp_path / "parts", workers=0)
+    first.train(until=3)
+    second = Trainer(CONFIG, cases, tmp_path / "parts", workers=1)
+    assert second.step == 3
+    second.train()
+    assert whole.step == second.step == 6
+    for name, tensor in state_of(whole).items():
+        assert torch.equal(tensor, state_of(second)[name]), name
+
+
+def test_training_lowers_the_loss_and_logs_to_tensorboard(cache, tmp_path, capsys):
+    config = dataclasses.replace(CONFIG, steps=40, batch_size=2, log_every=10, real_share=0.0, negative_share=0.0)
+    Trainer(config, load_cases(cache), tmp_path, workers=0).train()
+    losses = [float(line.split("loss ")[1].split(",")[0]) for line in capsys.readouterr().out.splitlines()]
+    assert losses[-1] < losses[0]
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_an_exported_run_loads_in_the_engine(cache, tmp_path):
+    trainer = Trainer(CONFIG, load_cases(cache), tmp_path / "run", workers=0)
+    trainer.train(until=2)
+    written = export_model(trainer, tmp_path / "model", ["made up for a test"], {"liver_dice": 0.5})
+    read = load_manifest(tmp_path / "model")
+    assert read == written
+    network = load_network(read)
+    x = torch.rand(1, 2, 16, 32, 32)
+    assert torch.allclose(network(x), trainer.average(x), atol=0.05)  # stored in half precision
+
+
+def write_yaml(path, **changes):
+    import yaml
+
+    content = {k: v for k, v in CONFIG.as_dict().items() if k not in ("exclude",)}
+    content.update(changes)
+    path.write_text(yaml.safe_dump(json.loads(json.dumps(content))))
+    return path
+
+
+def test_a_configuration_reads_back_the_same(tmp_path):
+    read = load_config(write_yaml(tmp_path / "c.yaml"))
+    assert read.as_dict() == {**CONFIG.as_dict(), "input_spacing_mm": read.as_dict()["input_spacing_mm"]}
+
+
+def test_an_unknown_setting_is_refused_with_the_nearest_known_one(tmp_path):
+    with pytest.raises(ValueError, match="'lerning_rate'.*'learning_rate'"):
+        load_config(write_yaml(tmp_path / "c.yaml", lerning_rate=1))
+
+
+def test_a_missing_setting_is_named(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("model_id: x\n")
+    with pytest.raises(ValueError, match="architecture"):
+        load_config(path)
+
+
+def test_the_committed_configurations_are_valid():
+    from pathlib import Path
+
+    folder = Path(cli.__file__).parents[1] / "Resources" / "Configurations"
+    roles = [load_config(path).role for path in sorted(folder.glob("*.yaml"))]
+    assert roles == ["locate", "refine"]
+
+
+def test_the_command_line_trains_and_exports(cache, tmp_path, capsys):
+    config = write_yaml(tmp_path / "c.yaml", steps=2)
+    common = [str(config), "--run", str(tmp_path / "run")]
+    assert cli.main(["train", *common, "--cache", str(cache), "--workers", "0"]) == 0
+    assert cli.main(["export", *common, "--to", str(tmp_path / "model")]) == 0
+    assert load_manifest(tmp_path / "model").measured["training_steps"] == 2
+    assert cli.main(["train", *common, "--cache", str(tmp_path / "nothing")]) == 2
+    assert "prepare" in capsys.readouterr().err
+
+
+def test_evaluation_figures_match_a_case_counted_by_hand():
+    grid = Grid((20, 20, 20), np.diag([1.0, 1.0, 2.0, 1.0]))
+    reference, predicted = np.zeros((2, *grid.shape), np.uint8)
+    reference[5:15, 5:15, 5:15] = 1
+    predicted[5:15, 5:15, 6:16] = 1
+    assert np.isclose(dice(predicted > 0, reference > 0), 0.9)
+    assert surface_distance_95(predicted > 0, reference > 0, grid) == 1.0
+    reference[6:8, 6:8, 6:8] = 2
+    reference[12:14, 12:14, 12:14] = 2
+    predicted[6:8, 6:8, 6:9] = 2  # IoU 8/12
+    predicted[9, 9, 9] = 2  # false
+    counts = lesion_counts(predicted > 1, reference > 1, grid)
+    assert counts == {"lesions": 2, "hit": 1, "lesions_ge10": 0, "hit_ge10": 0, "predicted": 2, "false": 1}
+    assert compare(predicted, reference, grid)["liver_ml"] == 2.0
+    assert dice(predicted > 9, reference > 9) == 1.0
+    with pytest.raises(ValueError, match="not empty"):
+        surface_distance_95(predicted > 9, reference > 0, grid)
