@@ -77,7 +77,8 @@ train-default: setup
 	  "$(BIN)/livercascade-train" train "$$config" --cache "$(RUNS)/cases" --run "$(RUNS)/default-$$role"; \
 	  "$(BIN)/livercascade-train" export "$$config" --run "$(RUNS)/default-$$role" --to "$(MODELS)/$$role" \
 	    --sources LiverCascadeTraining/Resources/Configurations/default-sources.json; \
-	done
+	done; \
+	"$(BIN)/livercascade-train" measure --models "$(MODELS)" --data "$(DATA)"
 
 example: setup
 	"$(BIN)/livercascade-train" example --to LiverCascade/Resources/SampleData

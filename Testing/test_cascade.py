@@ -184,6 +184,7 @@ def test_models_are_loaded_from_a_folder_and_their_roles_are_checked(tmp_path):
 
 
 def test_the_engine_starts_without_slicer_and_without_torch_at_import():
-    code = "import sys, LiverCascadeLib.cascade, LiverCascadeLib.cli; print({'torch', 'monai', 'slicer', 'vtk'} & set(sys.modules))"
+    heavy = "{'torch', 'monai', 'slicer', 'vtk'}"
+    code = f"import sys, LiverCascadeLib.cascade, LiverCascadeLib.cli; print({heavy} & set(sys.modules))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "set()"

@@ -115,3 +115,18 @@ def test_every_listed_architecture_exists_in_monai(architecture):
 
     module, name = ARCHITECTURES[architecture]
     assert issubclass(getattr(importlib.import_module(module), name), torch.nn.Module)
+
+
+def test_a_network_that_lists_its_tensors_twice_is_stored_once_and_reads_back_whole(tmp_path):
+    arguments = {
+        "spatial_dims": 3, "in_channels": 2, "out_channels": 3, "kernel_size": [3, 3, 3], "strides": [1, 2, 2],
+        "upsample_kernel_size": [2, 2], "filters": [4, 8, 8],
+    }  # fmt: skip
+    saved = save_model(tmp_path, "refine", architecture="DynUNet", arguments=arguments)
+    network = load_network(saved_manifest := load_manifest(tmp_path))
+    torch.manual_seed(0)
+    original = build_network("DynUNet", arguments)
+    assert saved_manifest == saved
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), original.parameters(), strict=True))
+    stored = (tmp_path / "weights.safetensors").stat().st_size
+    assert stored < 4 * sum(p.numel() for p in original.parameters()) + 10_000

@@ -1,5 +1,7 @@
 """The sliding window, its blending, and the ladder."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,7 @@ def test_windows_cover_every_voxel_and_stay_inside(size, patch, overlap):
         assert 0 <= start <= max(0, size - patch)
         covered[start : start + patch] += 1
     assert covered.min() >= 1
-    assert all(b - a <= patch * (1 - overlap) + 1 for a, b in zip(starts, starts[1:], strict=False))
+    assert all(b - a <= patch * (1 - overlap) + 1 for a, b in itertools.pairwise(starts))
 
 
 def test_the_profile_is_symmetric_and_highest_in_the_middle():

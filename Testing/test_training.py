@@ -222,7 +222,7 @@ def test_a_configuration_reads_back_the_same(tmp_path):
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest_known_one(tmp_path):
-    with pytest.raises(ValueError, match="'lerning_rate'.*'learning_rate'"):
+    with pytest.raises(ValueError, match=r"'lerning_rate'.*'learning_rate'"):
         load_config(write_yaml(tmp_path / "c.yaml", lerning_rate=1))
 
 

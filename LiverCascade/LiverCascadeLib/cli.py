@@ -57,6 +57,7 @@ class ProgressPrinter:
         self._started, self._drawn, self._stage = time.monotonic(), 0.0, ""
 
     def __call__(self, stage: str, fraction: float) -> None:
+        """Shows that ``fraction`` (0…1) of ``stage`` is done."""
         if self.quiet:
             return
         elapsed = time.monotonic() - self._started

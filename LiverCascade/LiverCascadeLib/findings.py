@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from enum import Enum
+from enum import StrEnum
 
 
-class Severity(str, Enum):
+class Severity(StrEnum):
     """How much a finding matters to the reader of the result."""
 
     INFO = "info"
@@ -29,4 +29,5 @@ class Finding:
     message: str
 
     def as_dict(self) -> dict[str, str]:
+        """Plain texts, for JSON."""
         return {**asdict(self), "severity": self.severity.value}

@@ -32,6 +32,7 @@ class Box:
 
     @property
     def size(self) -> Triple:
+        """Number of voxels along (i, j, k)."""
         return tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
 
     @property
@@ -113,6 +114,7 @@ class Grid:
 
     @property
     def voxel_volume_mm3(self) -> float:
+        """Volume of one voxel in mm³."""
         return float(abs(np.linalg.det(self.ijk_to_ras[:3, :3])))
 
     @property

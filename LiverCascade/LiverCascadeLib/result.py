@@ -35,6 +35,7 @@ class Lesion:
 
     @property
     def label(self) -> int:
+        """Value of this lesion in ``Result.labels``."""
         return self.id - 1 + FIRST_LESION_LABEL
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import tempfile
+import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,14 +66,15 @@ def prepare(data: Path, cache: Path, bodies_per_map: int = 2, seed: int = 2026) 
         for variant in range(bodies_per_map):
             name = f"btcv_{path.name[:4]}_{variant}"
             if not (cache / f"{name}.json").exists():
-                # The headers' identity affine mirrors the patient: the first image axis is flipped to grow to the right.
+                # The headers' identity affine mirrors the patient: flipped, the first axis grows to the right.
                 labels = read_labels(path)[0][:, :, ::-1].astype(np.uint8)
                 rng = np.random.default_rng([seed, int(path.name[:4]), variant])
                 _save(cache, name, "synthetic", invent_body(labels, 2.0, rng), None, (2.0, 2.0, 2.0), True)
     for name, (image, label, values, healthy) in REAL_CASES.items():
         if (cache / f"{name}.json").exists() or not (data / name).exists():
             continue
-        volume = _read_possibly_zipped(data / name / image)
+        with unpacked(data / name / image) as path:
+            volume = read_volume(path)
         labels, label_grid = read_labels(data / name / label)
         # A label map may be stored with other flips than its image; both are resampled by their own grids.
         if not label_grid.canonical().is_close(volume.grid.canonical(), 0.5):
@@ -83,17 +87,19 @@ def prepare(data: Path, cache: Path, bodies_per_map: int = 2, seed: int = 2026) 
         _save(cache, name, "real", hu, mask, tuple(float(s) for s in target.spacing[::-1]), healthy)
 
 
-def _read_possibly_zipped(path: Path):
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """``path``, or a temporary folder with its content where it is a zip file."""
     if path.suffix != ".zip":
-        return read_volume(path)
-    import tempfile
-    import zipfile
-
+        yield path
+        return
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as archive:
         for number, member in enumerate(m for m in archive.infolist() if not m.is_dir()):
-            # Member names are not used as paths, so that none can point outside the folder.
-            (Path(folder) / f"{number:06d}").write_bytes(archive.read(member))
-        return read_volume(folder)
+            # Only the last folder's name is kept, so that no member can point outside.
+            parent = Path(folder) / Path(member.filename).parent.name
+            parent.mkdir(exist_ok=True)
+            (parent / f"{number:06d}").write_bytes(archive.read(member))
+        yield Path(folder)
 
 
 def _save(cache, name, kind, image, liver, spacing, lesions_known) -> None:

@@ -32,6 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     export.add_argument("--sources", type=Path, help="JSON list of training data lines for the manifest")
     example = commands.add_parser("example", help="make the embedded example: a synthetic abdomen with known truth")
     example.add_argument("--to", type=Path, required=True, help="folder for the CT and its truth")
+    measure = commands.add_parser("measure", help="run a cascade on the labeled cases; writes figures and model cards")
+    measure.add_argument("--models", type=Path, required=True, help="folder with the models 'locate' and 'refine'")
+    measure.add_argument("--data", type=Path, required=True, help="folder with the real cases")
     evaluate = commands.add_parser(
         "evaluate", help="compare label maps (1 liver, 2 and above lesions) with references"
     )
@@ -39,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     evaluate.add_argument("reference", type=Path, help="the truth, in the same patient space")
     evaluate.add_argument("--liver-only", action="store_true", help="the reference does not tell lesions from liver")
     options = parser.parse_args(arguments)
-    runs = {"prepare": _prepare, "train": _train, "export": _export, "example": _example, "evaluate": _evaluate}
+    runs = {"prepare": _prepare, "train": _train, "export": _export, "example": _example}
+    runs |= {"measure": _measure, "evaluate": _evaluate}
     try:
         return runs[options.command](options)
     except (FileNotFoundError, ValueError) as error:
@@ -94,6 +98,13 @@ def _example(options: argparse.Namespace) -> int:
 
     make_example(options.to)
     print(f"The example is in {options.to}.")
+    return 0
+
+
+def _measure(options: argparse.Namespace) -> int:
+    from .measure import measure_models
+
+    measure_models(options.models, options.data)
     return 0
 
 

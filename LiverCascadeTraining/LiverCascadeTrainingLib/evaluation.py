@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from LiverCascadeLib.geometry import Grid
+from LiverCascadeLib.geometry import Grid, axis_maps
 from LiverCascadeLib.postprocess import components
 from LiverCascadeLib.volume import read_labels
 
@@ -69,11 +69,8 @@ def lesion_counts(predicted: np.ndarray, reference: np.ndarray, grid: Grid) -> d
         counts["hit"] += iou > LESION_HIT_IOU
         counts["lesions_ge10"] += large
         counts["hit_ge10"] += large and iou > LESION_HIT_IOU
-    return {
-        **{k: int(v) for k, v in counts.items()},
-        "predicted": len(found_sizes),
-        "false": len(found_sizes) - len(touched),
-    }
+    counts["predicted"], counts["false"] = len(found_sizes), len(found_sizes) - len(touched)
+    return {name: int(count) for name, count in counts.items()}
 
 
 def compare(predicted: np.ndarray, reference: np.ndarray, grid: Grid, with_lesions: bool = True) -> dict[str, float]:
@@ -103,17 +100,21 @@ def compare_files(predicted: Path, reference: Path, with_lesions: bool = True) -
     Raises:
         ValueError: the two do not cover the same voxels of the patient.
     """
-    (first, grid), (second, other) = (_upright(*read_labels(path)) for path in (predicted, reference))
-    if not grid.is_close(other, 0.5):
-        raise ValueError(f"{predicted} is on {grid}, but {reference} is on {other}: they cannot be compared.")
-    return compare(first, second, grid, with_lesions)
+    (first, grid), (second, other) = (read_labels(path) for path in (predicted, reference))
+    try:
+        return compare(in_order_of(first, grid, other), second, other, with_lesions)
+    except ValueError as error:
+        raise ValueError(f"{predicted} and {reference} cannot be compared. {error}") from None
 
 
-def _upright(labels: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
-    """The same voxels with axes reordered and flipped to lie nearest to R, A and S."""
-    from LiverCascadeLib.geometry import axis_maps
+def in_order_of(labels: np.ndarray, grid: Grid, target: Grid) -> np.ndarray:
+    """Labels on ``grid`` in the voxel order of ``target``, which has the same voxels with other flips or axes.
 
-    target = grid.canonical()
+    Raises:
+        ValueError: the two grids do not have the same voxels.
+    """
+    if not grid.canonical().is_close(target.canonical(), 0.5):
+        raise ValueError(f"One is on {grid}, the other on {target}.")
     maps = axis_maps(grid, target)
     turned = labels.transpose([2 - maps[axis].source_axis for axis in (2, 1, 0)])
-    return turned[tuple(slice(None, None, -1 if maps[axis].scale < 0 else 1) for axis in (2, 1, 0))], target
+    return turned[tuple(slice(None, None, -1 if maps[axis].scale < 0 else 1) for axis in (2, 1, 0))]

@@ -36,7 +36,7 @@ def oblique_grid(center_ras: np.ndarray) -> Grid:
     return Grid(SIZE, affine)
 
 
-def make_example(folder: Path, seed: int = 11) -> None:
+def make_example(folder: Path, seed: int = 15) -> None:
     """Writes ``synthetic_abdomen.nii.gz`` and ``synthetic_abdomen_truth.nii.gz`` (1 liver, 2, 3, … lesions).
 
     Args:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from LiverCascadeLib.models import Manifest, save_weights
 
+from .cards import write_card
 from .training import Trainer
 
 WEIGHTS = "weights.safetensors"
@@ -13,7 +14,7 @@ INTENDED_USE = "Research use only. Not a medical device; not for diagnosis or tr
 
 
 def export_model(trainer: Trainer, folder: Path, training_data: list[str], measured: dict | None = None) -> Manifest:
-    """Writes the averaged weights and the manifest of a run.
+    """Writes the averaged weights, the manifest and the model card of a run.
 
     Args:
         trainer: a trainer that stands at the state to be exported.
@@ -51,4 +52,5 @@ def export_model(trainer: Trainer, folder: Path, training_data: list[str], measu
         folder=folder,
     )
     manifest.save(folder)
+    write_card(folder)
     return manifest

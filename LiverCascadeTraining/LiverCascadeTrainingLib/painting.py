@@ -88,7 +88,7 @@ def draw_palette(rng: np.random.Generator) -> Palette:
 
 def torch_noise(shape: tuple[int, int, int], scale: float, generator: torch.Generator) -> torch.Tensor:
     """Band-limited noise [k, j, i] of about zero mean and unit variance; ``scale`` in voxels."""
-    coarse = [max(2, int(round(n / scale)) + 1) for n in shape]
+    coarse = [max(2, round(n / scale) + 1) for n in shape]
     noise = torch.randn((1, 1, *coarse), generator=generator)
     noise = torch.nn.functional.interpolate(noise, size=shape, mode="trilinear", align_corners=True)[0, 0]
     return (noise - noise.mean()) / (noise.std() + 1e-6)
@@ -134,9 +134,8 @@ def paint(
     index = tissue.long()
     mean, amplitude = torch.from_numpy(palette.mean_hu), torch.from_numpy(palette.texture_hu)
     shape = tuple(tissue.shape)
-    texture = 0.6 * torch_noise(shape, 25 / max(spacing), generator) + 0.4 * torch_noise(
-        shape, 8 / max(spacing), generator
-    )
+    slow, quick = (torch_noise(shape, scale / max(spacing), generator) for scale in (25, 8))
+    texture = 0.6 * slow + 0.4 * quick
     hu = mean[index] + amplitude[index] * texture
     hu = torch.where(index == Tissue.LIVER, _with_vessels(hu, palette, spacing, rng, generator), hu)
     if rng.random() < 0.6:  # gas rises to the front of the stomach

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -41,7 +41,7 @@ class SampleSpec:
     real_share: float = 0.4
     negative_share: float = 0.05
     centered_share: float = 0.8
-    lesions: LesionRanges = LesionRanges()
+    lesions: LesionRanges = field(default_factory=LesionRanges)
 
 
 class SampleSet(torch.utils.data.Dataset):
@@ -89,6 +89,15 @@ def _liver_voxel(case: Case, rng: np.random.Generator) -> np.ndarray:
     return point.astype(float)
 
 
+def _offsets(size: Sequence[int], spacing: Sequence[float]) -> torch.Tensor:
+    """Where the voxels of a patch lie from its middle: float32 [k, j, i, 3] in mm along (k, j, i)."""
+    axes = [
+        torch.from_numpy(((np.arange(n) - (n - 1) / 2) * s).astype(np.float32))
+        for n, s in zip(size, spacing, strict=True)
+    ]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+
+
 def _source_positions(case: Case, spec: SampleSpec, rng, generator) -> torch.Tensor:
     """Where the patch's voxels lie in the case: float32 [k, j, i, 3], in source voxels (k, j, i)."""
     source_spacing = np.array(case.spacing)
@@ -106,11 +115,7 @@ def _source_positions(case: Case, spec: SampleSpec, rng, generator) -> torch.Ten
         a, b = [n for n in range(3) if n != axis]
         turn[[a, a, b, b], [a, b, a, b]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
         linear = turn @ linear
-    axes = [
-        torch.from_numpy(((np.arange(n) - (n - 1) / 2) * s).astype(np.float32))
-        for n, s in zip(size, spacing, strict=True)
-    ]
-    offsets = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    offsets = _offsets(size, spacing)
     position = offsets @ torch.from_numpy(linear.T.astype(np.float32))
     if rng.random() < 0.6:
         coarse = [max(2, int(np.ceil(n * s / 40)) + 1) for n, s in zip(size, spacing, strict=True)]
@@ -201,20 +206,16 @@ def _from_real(case: Case, spec: SampleSpec, rng, generator):
 def _negative(spec: SampleSpec, rng, generator):
     """Something that is not an abdomen: a water phantom, a head, limbs, noise."""
     spacing, size = np.array(spec.spacing_mm[::-1]), spec.patch_size[::-1]
-    axes = [
-        torch.from_numpy(((np.arange(n) - (n - 1) / 2) * s).astype(np.float32))
-        for n, s in zip(size, spacing, strict=True)
-    ]
-    position = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    position = _offsets(size, spacing)
     hu = torch.full(size, float(AIR_HU))
     bodies = int(rng.integers(1, 3))
     for number in range(bodies):
-        center = torch.tensor(rng.normal(0, 15, 3) + (0, 0, (number - (bodies - 1) / 2) * 180), dtype=torch.float32)
+        beside = np.array([0, 0, (number - (bodies - 1) / 2) * 180])
+        center = torch.tensor(rng.normal(0, 15, 3) + beside, dtype=torch.float32)
         radii = rng.uniform(55, 110, 3)
         radii[0] = rng.choice([1e4, rng.uniform(70, 130)])
-        depth = (1 - ((position - center) / torch.tensor(radii, dtype=torch.float32)).norm(dim=-1)) * float(
-            radii[1:].min()
-        )
+        scaled = (position - center) / torch.tensor(radii, dtype=torch.float32)
+        depth = (1 - scaled.norm(dim=-1)) * float(radii[1:].min())
         depth = depth + float(rng.uniform(0, 5)) * torch_noise(size, 30 / spacing.max(), generator)
         shells = [(0, rng.uniform(-20, 20)), (rng.uniform(2, 20), rng.uniform(20, 70))]
         if rng.random() < 0.6:  # skull around brain

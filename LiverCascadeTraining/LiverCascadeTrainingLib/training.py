@@ -119,13 +119,11 @@ class Trainer:
         # The average follows more closely at the start, where the weights still move fast.
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for average, current in zip(
-                self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-            ):
-                if average.is_floating_point():
-                    average.lerp_(current, 1 - decay)
-                else:
-                    average.copy_(current)
+            # By parameters and buffers, not by the state: a state may list a tensor twice.
+            for average, current in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                average.lerp_(current, 1 - decay)
+            for average, current in zip(self.average.buffers(), self.network.buffers(), strict=True):
+                average.copy_(current)
         return float(loss.detach()), _batch_dice(logits.detach(), target)
 
     def _log(self, writer, loss: float, dice: dict[str, float], seconds: float, waiting: float) -> None:

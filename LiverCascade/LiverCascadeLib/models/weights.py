@@ -20,6 +20,17 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _aliases(network: torch.nn.Module) -> dict[str, str]:
+    """Second names of tensors that a network lists more than once, as DynUNet does, and their first names."""
+    first: dict[int, str] = {}
+    aliases = {}
+    for name, tensor in network.state_dict().items():
+        owner = first.setdefault(tensor.data_ptr(), name) if tensor.numel() else name
+        if owner != name:
+            aliases[name] = owner
+    return aliases
+
+
 def save_weights(network: torch.nn.Module, path: Path, half: bool = True) -> str:
     """Writes a network's state as safetensors and returns the file's SHA-256.
 
@@ -31,10 +42,12 @@ def save_weights(network: torch.nn.Module, path: Path, half: bool = True) -> str
     import torch
     from safetensors.torch import save_file
 
+    aliases = _aliases(network)
     state = {}
     for name, tensor in network.state_dict().items():
-        tensor = tensor.detach().cpu()
-        state[name] = (tensor.to(torch.float16) if half and tensor.is_floating_point() else tensor).contiguous()
+        if name not in aliases:
+            tensor = tensor.detach().cpu()
+            state[name] = (tensor.to(torch.float16) if half and tensor.is_floating_point() else tensor).contiguous()
     save_file(state, str(path))
     return sha256_of(path)
 
@@ -62,6 +75,7 @@ def load_network(manifest: Manifest) -> torch.nn.Module:
     network = build_network(manifest.architecture, manifest.arguments)
     try:
         state = {n: t.float() if t.is_floating_point() else t for n, t in load_file(str(path)).items()}
+        state.update({name: state[owner] for name, owner in _aliases(network).items() if owner in state})
         network.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]

@@ -1,0 +1,93 @@
+"""Model cards: what people should read before they trust a model, made from its manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from LiverCascadeLib.models import Manifest, load_manifest
+
+CARD = "MODEL_CARD.md"
+
+_PURPOSE = {
+    "locate": "Finds the liver on a whole CT at low resolution, so that a refine model can work inside its box.",
+    "refine": "Segments liver and lesions inside the box that a locate model found.",
+}
+_LIMITS = """\
+* Trained on few real scans and on synthetic ones; every lesion that it has seen in training is synthetic. Expect it
+  to be worse on scans unlike those below: other scanners, children, large ascites, earlier surgery, cirrhosis with a
+  distorted liver, devices in the liver.
+* The network that finds lesions cannot tell benign from malignant. A mask does not prove a tumor, and an empty mask
+  does not exclude one. Small lesions are missed more often than large ones.
+* CT only, in Hounsfield units. Not MR, not ultrasound, not cone-beam CT.
+* One expert's labels, or another program's, stand behind the figures; on so few cases they show that the path works,
+  not how well it will do elsewhere."""
+
+
+def write_card(folder: Path) -> None:
+    """Writes ``MODEL_CARD.md`` beside the manifest in ``folder``."""
+    (folder / CARD).write_text(card_text(load_manifest(folder)), encoding="utf-8")
+
+
+def card_text(manifest: Manifest) -> str:
+    """The card in Markdown."""
+    spacing = " × ".join(f"{s:g}" for s in manifest.spacing_mm)
+    patch = " × ".join(map(str, manifest.patch_size))
+    low, high = manifest.window_hu
+    sources = "\n".join(f"* {line}" for line in manifest.training_data) or "* not recorded"
+    return f"""\
+# {manifest.title}
+
+{_PURPOSE[manifest.role]}
+
+**{manifest.intended_use}**
+
+| | |
+|---|---|
+| id | `{manifest.id}`, version {manifest.version} |
+| network | {manifest.architecture} of MONAI: {", ".join(manifest.inputs)} in, {", ".join(manifest.labels)} out |
+| grid | {spacing} mm, windows of {patch} voxels along R, A, S |
+| intensities | {low:g}…{high:g} HU to 0…1 |
+| weights | `{manifest.weights_file}`, SHA-256 `{manifest.weights_sha256}` |
+| license of the weights | {manifest.license} |
+| training | {manifest.measured.get("training_steps", "unknown")} steps |
+
+## Training data
+
+{sources}
+
+Never trained on, and nothing tuned to: 3D-IRCADb-01 case 17, and its LiTS twins.
+
+## Measured
+
+{_table(manifest.measured)}
+
+Dice is 2 |P ∩ R| / (|P| + |R|) on the grid of the input; HD95 the 95th percentile of the distances between both
+surfaces. A reference lesion counts as found when its IoU with all predicted lesions that touch it is above 0.1; a
+predicted lesion that touches none is false. Figures of the whole cascade, both models together.
+
+## Limits
+
+{_LIMITS}
+"""
+
+
+def _table(measured: dict) -> str:
+    cases = measured.get("cascade")
+    if not cases:
+        return "Not measured yet."
+    lines = [
+        f"Measured {measured.get('date', '')} on:",
+        "",
+        "| case | | liver Dice | liver HD95 | lesions found | false lesions | lesion Dice |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, figures in cases.items():
+        told = "hit" in figures
+        hits = f"{figures['hit']} of {figures['lesions']}" if told else "not labeled"
+        false = str(figures["false"]) if told else f"{figures['predicted']} predicted"
+        lesion = f"{figures['lesion_dice']:.3f}" if told and figures["lesions"] else "–"
+        distance = f"{figures['liver_hd95_mm']:.1f} mm" if "liver_hd95_mm" in figures else "–"
+        lines.append(
+            f"| {name} | {figures['note']} | {figures['liver_dice']:.3f} | {distance} | {hits} | {false} | {lesion} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,196 @@
+"""Measures what a user waits for: whole processes, from files to files, start-up included.
+
+``make bench`` runs it and writes ``docs/benchmarks.md``. Real cases come from ``../shared/data``; without them only
+the embedded example is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+EXAMPLE = ROOT / "LiverCascade" / "Resources" / "SampleData" / "synthetic_abdomen.nii.gz"
+REPORT = ROOT / "docs" / "benchmarks.md"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measured run: seconds of wall clock, GB of memory, seconds per stage and inside the networks."""
+
+    wall: float
+    forward: float
+    peak_process_gb: float
+    peak_tree_gb: float
+    stages: dict[str, float]
+
+    @property
+    def outside(self) -> float:
+        """Share of the whole time that is not spent in the networks' forward passes."""
+        return 1 - self.forward / self.wall
+
+
+def measure(scan: Path, threads: int) -> Run:
+    """Runs the command line once on ``scan`` and watches its processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        command = [sys.executable, "-m", "LiverCascadeLib", "segment", str(scan), "-o", str(out), "--quiet"]
+        command += ["--device", "cpu", "--threads", str(threads)]
+        path = os.pathsep.join([str(ROOT / "LiverCascade"), os.environ.get("PYTHONPATH", "")])
+        started = time.perf_counter()
+        process = psutil.Popen(command, env={**os.environ, "PYTHONPATH": path})
+        largest = together = 0
+        while process.poll() is None:
+            sizes = [_memory(p) for p in [process, *_children(process)]]
+            largest, together = max([largest, *sizes]), max(together, sum(sizes))
+            time.sleep(0.05)
+        wall = time.perf_counter() - started
+        if process.returncode:
+            raise SystemExit(f"The run on {scan} ended with exit code {process.returncode}.")
+        record = json.loads((out / "result.json").read_text())
+    forward = sum(model["forward_seconds"] for model in record["provenance"]["models"])
+    return Run(wall, forward, largest / 1e9, together / 1e9, record["timings_s"])
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _memory(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def cases(folder: Path) -> dict[str, Path]:
+    """The scans to measure, by name; what has to be unpacked or made goes to ``folder``."""
+    found = {"embedded example, 154×122×72": EXAMPLE}
+    archive = SHARED / "ircadb_17" / "PATIENT_DICOM.zip"
+    if archive.exists():
+        found["ircadb_17, DICOM, 512×512×119"] = _unzipped(archive, folder / "ircadb_17")
+    archive = SHARED / "lits_000" / "series.zip"
+    if archive.exists():
+        series = _unzipped(archive, folder / "lits_000")
+        found["lits_000, DICOM, 512×512×75"] = series
+        found["lits_000 as thin slices, NIfTI, 512×512×800"] = _thin(series, folder / "thin.nii.gz")
+    return found
+
+
+def _unzipped(archive: Path, folder: Path) -> Path:
+    folder.mkdir()
+    with zipfile.ZipFile(archive) as content:
+        for number, member in enumerate(m for m in content.infolist() if not m.is_dir()):
+            (folder / f"{number:06d}").write_bytes(content.read(member))
+    return folder
+
+
+def _thin(series: Path, path: Path) -> Path:
+    """The same patient as 800 thin slices, with noise as thin slices have it."""
+    from LiverCascadeLib.geometry import iter_resampled
+    from LiverCascadeLib.volume import read_volume, write_labels
+
+    volume = read_volume(series)
+    spacing = volume.grid.canonical().spacing
+    grid = volume.grid.canonical((*spacing[:2], spacing[2] * volume.grid.size[2] / 800))
+    rng = np.random.default_rng(0)
+    array = np.empty(grid.shape, np.int16)
+    start = 0
+    for slab in iter_resampled(volume.array, volume.grid, grid, -1024):
+        noise = rng.normal(0, 15, slab.shape).astype(np.float32)
+        array[start : start + len(slab)] = np.clip(slab.numpy() + noise, -1024, 3071)
+        start += len(slab)
+    write_labels(path, array, grid)
+    return path
+
+
+def table(results: dict[str, list[Run]]) -> str:
+    """A Markdown table of medians."""
+    lines = [
+        "| scan | total | in the networks | outside them | largest process | all processes | stages |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, runs in results.items():
+
+        def median(get, runs=runs) -> float:
+            return statistics.median(get(run) for run in runs)
+
+        spread = f"{min(run.wall for run in runs):.1f}–{max(run.wall for run in runs):.1f}"
+        stages = ", ".join(f"{stage} {median(lambda r, s=stage: r.stages[s]):.1f}" for stage in runs[0].stages)
+        lines.append(
+            f"| {name} | {median(lambda r: r.wall):.1f} s ({spread}) | {median(lambda r: r.forward):.1f} s | "
+            f"{100 * median(lambda r: r.outside):.0f} % | {median(lambda r: r.peak_process_gb):.2f} GB | "
+            f"{median(lambda r: r.peak_tree_gb):.2f} GB | {stages} |"
+        )
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """The machine in words."""
+    name = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+        flags = Path("/proc/cpuinfo").read_text()
+        name += ", with bf16 instructions" if "avx512_bf16" in flags or "amx_bf16" in flags else ", without bf16"
+    except OSError:
+        name += ", instruction set unknown"
+    memory = psutil.virtual_memory().total / 1e9
+    versions = subprocess.run(
+        [sys.executable, "-c", "import torch, monai; print(torch.__version__, monai.__version__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    return (
+        f"{name}; {os.cpu_count()} cores, {memory:.0f} GB; {platform.system()}, Python {platform.python_version()}, "
+        f"PyTorch {versions[0]}, MONAI {versions[1]}"
+    )
+
+
+def main() -> None:
+    """Measures and writes the report."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--report", type=Path, default=REPORT)
+    options = parser.parse_args()
+    results: dict[str, list[Run]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, scan in cases(Path(folder)).items():
+            results[name] = [measure(scan, options.threads) for _ in range(options.runs)]
+            print(table({name: results[name]}), flush=True)
+    text = (
+        "# Benchmarks\n\n"
+        "Made by `make bench`. Whole processes from files to files, start-up, import, reading and writing of all "
+        f"outputs included; medians of {options.runs} runs (lowest–highest), {options.threads} CPU threads, no GPU. "
+        "'Largest process' is the peak resident memory of the biggest process, 'all processes' that of the run "
+        "together with the process that writes the scene (shared pages counted twice). Stages in seconds of wall "
+        "clock; the rest of the total is start-up and exit.\n\n"
+        f"Machine: {machine()}.\n\n{table(results)}\n"
+    )
+    options.report.write_text(text, encoding="utf-8")
+    print(f"The table is in {options.report}.")
+
+
+if __name__ == "__main__":
+    main()
