@@ -1,19 +1,24 @@
-"""Files that can be no CT volume are refused in one clear sentence."""
+"""Files that can be no CT volume are refused in one clear sentence, by the reader and by the command line."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from LiverCascadeLib.errors import EXIT_BAD_INPUT, InputError
+from dicom_writer import write_series
+from LiverCascadeLib import cli
+from LiverCascadeLib.errors import EXIT_BAD_INPUT, EXIT_DONE, InputError
 from LiverCascadeLib.pixels import Int16Sink
-from LiverCascadeLib.volume import read_volume
+from LiverCascadeLib.volume import read_labels, read_volume
 
 VALUES = np.random.default_rng(1).integers(-1000, 1000, (12, 10, 8)).astype(np.int16)
 
@@ -125,6 +130,12 @@ def test_a_truncated_nifti_is_not_filled_with_zeros(tmp_path, suffix, share):
 
 def test_a_nifti_cut_within_its_header(tmp_path):
     assert "header is truncated" in refusal(cut(save_nifti(tmp_path / "ct.nii"), 0.1))
+
+
+def test_a_nifti_whose_rescale_or_voxel_position_is_no_number(tmp_path):
+    assert "damaged" in refusal(altered(save_nifti(tmp_path / "a.nii"), 112, "<2f", 1, float("nan")))
+    assert "damaged" in refusal(altered(save_nifti(tmp_path / "b.nii"), 108, "<f", float("nan")))
+    assert "damaged" in refusal(altered(save_nifti(tmp_path / "c.nii"), 108, "<f", float("inf")))
 
 
 def test_an_altered_nifti_fails_its_checksum(tmp_path):
@@ -251,3 +262,115 @@ def test_a_file_that_the_system_cannot_open(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "open", fail)
     assert "cannot be read: Permission denied" in refusal(path)
+
+
+def text_file(folder: Path) -> Path:
+    path = folder / "ct.nii.gz"
+    path.write_text("The patient came walking.\n" * 40)
+    return path
+
+
+def empty_folder(folder: Path) -> Path:
+    (folder / "series").mkdir()
+    return folder / "series"
+
+
+def two_patients(folder: Path) -> Path:
+    write_series(folder / "series" / "a", PatientID="P1", SeriesInstanceUID="1.2.3.1.1")
+    write_series(folder / "series" / "b", PatientID="P2", SeriesInstanceUID="1.2.3.2.1")
+    return folder / "series"
+
+
+def with_one(value: float, folder: Path) -> Path:
+    array = VALUES.astype(np.float32)
+    array[3, 2, 1] = value
+    return save_nifti(folder / "ct.nii.gz", array.T)
+
+
+def singular(folder: Path) -> Path:
+    return altered(save_nifti(folder / "ct.nii"), 280, "<12f", 1, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0)
+
+
+BAD_INPUTS: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "truncated NIfTI": (lambda folder: cut(save_nifti(folder / "ct.nii.gz")), "truncated"),
+    "truncated NRRD": (lambda folder: cut(save(folder / "ct.nrrd")), "truncated"),
+    "non-image": (text_file, "no image"),
+    "empty folder": (empty_folder, "is empty"),
+    "two patients": (two_patients, "2 patients"),
+    "NaN": (lambda folder: with_one(float("nan"), folder), "NaN"),
+    "infinity": (lambda folder: with_one(float("inf"), folder), "infinite"),
+    "zero spacing": (lambda folder: altered(save_nifti(folder / "ct.nii"), 80, "<f", 0), "voxel spacing"),
+    "singular direction": (singular, "singular"),
+}
+
+
+@pytest.fixture
+def own_signals():
+    """Puts the signal handlers back that a run in this process replaces."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_signals")
+@pytest.mark.parametrize("name", BAD_INPUTS)
+def test_the_command_refuses_bad_input_in_one_sentence_and_leaves_nothing(tmp_path, capfd, name):
+    make, words = BAD_INPUTS[name]
+    path = make(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.main(["segment", str(path), "-o", str(tmp_path / "results" / "deep")]) == EXIT_BAD_INPUT
+    assert sorted(tmp_path.rglob("*")) == before
+    shown = capfd.readouterr()
+    *progress, message = shown.err.splitlines()
+    assert message.startswith("livercascade: ") and message.endswith(".")
+    assert words in message and str(path) in message
+    assert all(re.fullmatch(r" *\d+\.\d s  \w+", line) for line in progress), shown.err
+    assert shown.out == ""
+
+
+def ellipsoid(shape: tuple[int, int, int], spacing: float, radii: tuple[float, float, float]) -> np.ndarray:
+    """Squared distance [k, j, i] from the middle of a volume, 1 on the ellipsoid with ``radii`` (mm along k, j, i)."""
+    axes = np.meshgrid(*[(np.arange(n) - (n - 1) / 2) * spacing for n in shape], indexing="ij")
+    return sum((axis / radius) ** 2 for axis, radius in zip(axes, radii, strict=True))
+
+
+def ct_head() -> np.ndarray:
+    """Scalp, skull and brain in air, HU."""
+    r = ellipsoid((24, 24, 24), 8, (90, 95, 75))
+    head = np.select([r < 0.78, r < 0.88, r < 1], [32, 1100, 40], -1000)
+    return head + np.random.default_rng(0).normal(0, 8, r.shape)
+
+
+def mr_head() -> np.ndarray:
+    """Fat, dark bone and brain in an arbitrary unit, with the noise of a magnitude image."""
+    r = ellipsoid((24, 24, 24), 8, (90, 95, 75))
+    noise = np.random.default_rng(0).normal(0, 15, (2, *r.shape))
+    return np.hypot(np.select([r < 0.75, r < 0.85, r < 1], [450, 60, 700], 0) + noise[0], noise[1])
+
+
+def segmented(folder: Path, values: np.ndarray) -> tuple[dict, np.ndarray]:
+    """What the command records for ``values`` [k, j, i] at 8 mm, with the embedded models, and the labels."""
+    path = save_nifti(folder / "ct.nii.gz", values.astype(np.int16).T, np.diag([8.0, 8.0, 8.0, 1.0]))
+    out = folder / "results"
+    assert cli.main(["segment", str(path), "-o", str(out), "--quiet", "--threads", "1"]) == EXIT_DONE
+    labels, grid = read_labels(out / "labels.nii.gz")
+    assert grid.is_close(read_volume(path).grid)
+    return json.loads((out / "result.json").read_text()), labels
+
+
+@pytest.mark.usefixtures("own_signals")
+@pytest.mark.parametrize(
+    ("make", "codes"),
+    [
+        (lambda: np.full((24, 24, 24), -1000), {"constant-volume", "not-segmented"}),
+        (mr_head, {"mr-like", "not-segmented"}),
+        (ct_head, {"no-liver"}),
+    ],
+    ids=["constant", "mr", "head"],
+)
+def test_a_readable_volume_without_a_liver_is_an_empty_result_that_says_why(tmp_path, make, codes):
+    record, labels = segmented(tmp_path, make())
+    assert record["summary"] == "No liver was found."
+    assert codes <= {finding["code"] for finding in record["findings"]}
+    assert not labels.any()

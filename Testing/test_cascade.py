@@ -30,7 +30,11 @@ def oracle_cascade(bodies=((LIVER,), LESIONS), **changes) -> Cascade:
     )
 
 
-def run(grid: Grid, cascade: Cascade | None = None, options: Options | None = None) -> Result:
+# The analytic bodies lie in water without any air, which preflight rightly takes for no CT.
+FORCED = Options(force=True)
+
+
+def run(grid: Grid, cascade: Cascade | None = None, options: Options = FORCED) -> Result:
     return segment(analytic_result(grid).volume, cascade or oracle_cascade(), options)
 
 
@@ -92,15 +96,15 @@ def test_the_refine_stage_sees_the_box_with_its_margin_and_a_soft_prior(results)
 
 def test_the_prior_can_be_handed_over_as_a_mask():
     cascade = oracle_cascade()
-    result = run(TEST_GRIDS["RAS"], cascade, Options(binary_prior=True))
+    result = run(TEST_GRIDS["RAS"], cascade, Options(force=True, binary_prior=True))
     assert set(torch.unique(cascade.refine.asked[0][1]).tolist()) == {0.0, 1.0}
     assert result.provenance["parameters"]["binary_prior"] is True
 
 
 def test_the_margin_can_be_set():
     small, large = oracle_cascade(), oracle_cascade()
-    run(TEST_GRIDS["LPS"], small, Options(margin_mm=0))
-    run(TEST_GRIDS["LPS"], large, Options(margin_mm=25))
+    run(TEST_GRIDS["LPS"], small, Options(force=True, margin_mm=0))
+    run(TEST_GRIDS["LPS"], large, Options(force=True, margin_mm=25))
     assert np.prod(small.refine.asked[0][0].extent_mm) < np.prod(large.refine.asked[0][0].extent_mm)
 
 
@@ -119,6 +123,15 @@ def test_nothing_that_looks_like_a_liver_gives_an_empty_result_and_says_so():
     assert result.lesions == ()
     assert result.summary == "No liver was found."
     assert "no-liver" in [finding.code for finding in result.findings]
+
+
+def test_values_that_are_no_ct_are_not_segmented_unless_forced():
+    cascade = oracle_cascade()
+    result = run(TEST_GRIDS["RAS"], cascade, Options())
+    assert not result.labels.any()
+    assert "not-segmented" in [finding.code for finding in result.findings]
+    assert cascade.locate.asked == []
+    assert run(TEST_GRIDS["RAS"], cascade, Options(force=True)).labels.any()
 
 
 def test_a_liver_that_the_refine_stage_does_not_confirm_is_no_liver():
@@ -146,19 +159,19 @@ def test_a_refine_model_without_a_lesion_label_gives_a_liver():
 
 
 def test_small_lesions_are_dropped_only_when_asked_for():
-    everything = run(TEST_GRIDS["RAS"], options=Options(clean_up=CleanUp(10**6, 1e9)))
+    everything = run(TEST_GRIDS["RAS"], options=Options(force=True, clean_up=CleanUp(10**6, 1e9)))
     assert everything.lesions == ()
 
 
 def test_cancelling_works_in_every_stage():
     stages = []
     run_through = Progress(lambda stage, fraction: stages.append(stage))
-    segment(analytic_result(TEST_GRIDS["RAS"]).volume, oracle_cascade(), progress=run_through)
+    segment(analytic_result(TEST_GRIDS["RAS"]).volume, oracle_cascade(), FORCED, progress=run_through)
     for name in dict.fromkeys(stages):
         current = []
         progress = Progress(lambda stage, fraction, c=current: c.append(stage), lambda c=current, n=name: n in c)
         with pytest.raises(Cancelled):
-            segment(analytic_result(TEST_GRIDS["RAS"]).volume, oracle_cascade(), progress=progress)
+            segment(analytic_result(TEST_GRIDS["RAS"]).volume, oracle_cascade(), FORCED, progress=progress)
             progress.update(1.0)  # the last stage has no update after its end
 
 
@@ -176,7 +189,9 @@ def test_models_are_loaded_from_a_folder_and_their_roles_are_checked(tmp_path):
         save_model(tmp_path / role, role)
     cascade = load_cascade(tmp_path, Options(device="cpu", overlap=0.25))
     assert cascade.refine.overlap == 0.25
-    result = segment(analytic_result(TEST_GRIDS["thick slices"]).volume, cascade, Options(min_liver_ml=0.001))
+    result = segment(
+        analytic_result(TEST_GRIDS["thick slices"]).volume, cascade, Options(force=True, min_liver_ml=0.001)
+    )
     assert result.labels.shape == TEST_GRIDS["thick slices"].shape
     save_model(tmp_path / "locate", "refine")
     with pytest.raises(ModelError, match="expected 'locate'"):

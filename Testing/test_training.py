@@ -8,11 +8,12 @@ import pytest
 import torch
 from LiverCascadeLib.geometry import Grid
 from LiverCascadeLib.models import load_manifest, load_network
+from LiverCascadeLib.volume import read_labels, write_labels
 from LiverCascadeTrainingLib import cli
 from LiverCascadeTrainingLib.anatomy import Tissue, invent_body, smooth_noise
 from LiverCascadeTrainingLib.cases import _save, load_cases
 from LiverCascadeTrainingLib.config import TrainingConfig, load_config
-from LiverCascadeTrainingLib.evaluation import compare, dice, lesion_counts, surface_distance_95
+from LiverCascadeTrainingLib.evaluation import compare, compare_files, dice, lesion_counts, surface_distance_95
 from LiverCascadeTrainingLib.export import export_model
 from LiverCascadeTrainingLib.lesions import LesionRanges, add_lesions
 from LiverCascadeTrainingLib.losses import cascade_loss, soft_dice_loss
@@ -20,7 +21,9 @@ from LiverCascadeTrainingLib.painting import blur, draw_palette
 from LiverCascadeTrainingLib.phantom import phantom_organs
 from LiverCascadeTrainingLib.samples import LESION, LIVER, LIVER_OR_LESION, SampleSet
 from LiverCascadeTrainingLib.training import Trainer
+from tiny_models import save_model
 
+MOVED = np.array([[1.0, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 CONFIG = TrainingConfig(
     model_id="test-refine",
     title="test",
@@ -268,3 +271,43 @@ def test_evaluation_figures_match_a_case_counted_by_hand():
     assert dice(predicted > 9, reference > 9) == 1.0
     with pytest.raises(ValueError, match="not empty"):
         surface_distance_95(predicted > 9, reference > 0, grid)
+
+
+def test_files_with_the_same_voxels_in_another_order_are_compared_rightly(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = (rng.random((9, 8, 7)) > 0.5).astype(np.uint8)
+    grid = Grid((7, 8, 9), np.array([[-2.0, 0, 0, 30], [0, -2.0, 0, 40], [0, 0, 3.0, 50], [0, 0, 0, 1]]))
+    turned = grid.canonical()
+    write_labels(tmp_path / "a.nii.gz", labels, grid)
+    write_labels(tmp_path / "b.nii.gz", np.ascontiguousarray(labels[:, ::-1, ::-1]), turned)
+    assert compare_files(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz", with_lesions=False)["liver_dice"] == 1.0
+    write_labels(tmp_path / "c.nii.gz", labels, grid.transformed(MOVED))
+    with pytest.raises(ValueError, match="cannot be compared"):
+        compare_files(tmp_path / "a.nii.gz", tmp_path / "c.nii.gz")
+    assert cli.main(["evaluate", str(tmp_path / "a.nii.gz"), str(tmp_path / "c.nii.gz")]) == 2
+    assert cli.main(["evaluate", str(tmp_path / "a.nii.gz"), str(tmp_path / "b.nii.gz"), "--liver-only"]) == 0
+
+
+def test_measuring_writes_figures_and_cards_to_both_models(tmp_path):
+    for role in ("locate", "refine"):
+        save_model(tmp_path / "models" / role, role, spacing_mm=(12.0, 12.0, 12.0))
+    assert cli.main(["measure", "--models", str(tmp_path / "models"), "--data", str(tmp_path)]) == 0
+    for role in ("locate", "refine"):
+        figures = load_manifest(tmp_path / "models" / role).measured["cascade"]["embedded example"]
+        assert 0 <= figures["liver_dice"] <= 1
+        card = (tmp_path / "models" / role / "MODEL_CARD.md").read_text()
+        assert f"{figures['liver_dice']:.3f}" in card
+        assert "not a medical device" in card or "tests" in card
+
+
+def test_the_committed_example_is_what_the_generator_makes(tmp_path):
+    from LiverCascadeLib.cascade import RESOURCES
+
+    assert cli.main(["example", "--to", str(tmp_path)]) == 0
+    for name in ("synthetic_abdomen.nii.gz", "synthetic_abdomen_truth.nii.gz"):
+        (made, grid), (committed, other) = (read_labels(f / name) for f in (tmp_path, RESOURCES / "SampleData"))
+        assert grid.is_close(other)
+        # Rounding differs between processors; the picture does not.
+        assert np.mean(np.abs(made.astype(int) - committed) > 1) < 1e-3
+    assert len(np.unique(committed)) >= 4
+    assert (RESOURCES / "SampleData" / "synthetic_abdomen.nii.gz").stat().st_size <= 3_000_000

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
+import tracemalloc
 import warnings
 from itertools import product
 from pathlib import Path
@@ -88,6 +91,43 @@ def test_a_rescaled_nifti_is_read_in_hounsfield_units(tmp_path):
     assert (read_volume(tmp_path / "ct.nii.gz").array == np.rint(np.asarray(stored).T)).all()
 
 
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "u1", "<i4", ">f4", "<f8"])
+def test_every_slab_of_a_rescaled_nifti_is_rescaled(tmp_path, dtype):
+    values = np.arange(90 * 160 * 170).reshape(90, 160, 170) % 120
+    header = nibabel.Nifti1Header(endianness=">" if ">" in dtype else "<")
+    image = nibabel.Nifti1Image(values.T.astype(dtype), np.eye(4), header, dtype=np.dtype(dtype))
+    image.header.set_slope_inter(2, -1000)
+    nibabel.save(image, tmp_path / "ct.nii")
+    stored = np.memmap(tmp_path / "ct.nii", dtype, "r", 352).reshape(values.shape)
+    assert np.array_equal(read_volume(tmp_path / "ct.nii").array, np.rint(stored * 2.0 - 1000))
+
+
+@pytest.mark.parametrize("scaling", [(1, 0), (1, -1024)])
+def test_a_nifti_is_read_without_a_second_copy(tmp_path, scaling):
+    image = nibabel.Nifti1Image(np.zeros((256, 256, 500), np.int16), np.eye(4))
+    image.header.set_slope_inter(*scaling)
+    nibabel.save(image, tmp_path / "ct.nii.gz")
+    tracemalloc.start()
+    try:
+        volume = read_volume(tmp_path / "ct.nii.gz")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < volume.array.nbytes + 30e6 < 1.5 * volume.array.nbytes
+
+
+def test_nibabel_is_imported_only_when_a_nifti_is_read():
+    code = "import sys, LiverCascadeLib.volume; print('nibabel' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "False"
+
+
+def test_a_nifti_counts_as_compressed_by_its_content(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(some_values((5, 4, 3)), np.eye(4)), tmp_path / "ct.nii")
+    (tmp_path / "ct.nii").rename(tmp_path / "ct.nii.gz")
+    assert np.array_equal(read_volume(tmp_path / "ct.nii.gz").array, some_values((5, 4, 3)).T)
+
+
 def test_int16_files_are_not_copied_and_can_be_given_to_torch(tmp_path):
     torch = pytest.importorskip("torch")
     volume = read_volume(save(tmp_path / "ct.nrrd", some_values((3, 4, 5))))
@@ -155,6 +195,34 @@ def test_a_nifti_without_orientation_is_warned_about(tmp_path):
     nibabel.save(image, tmp_path / "ct.nii")
     (finding,) = read_volume(tmp_path / "ct.nii").findings
     assert finding.code == "no-orientation" and finding.severity is Severity.WARNING
+
+
+@pytest.mark.parametrize("endianness", "<>")
+@pytest.mark.parametrize("units", ["mm", "meter", "micron"])
+@pytest.mark.parametrize(
+    "codes", list(product([0, 1, 2], repeat=2)), ids=lambda codes: "sform{}-qform{}".format(*codes)
+)
+def test_a_nifti_lies_where_simpleitk_says(tmp_path, codes, units, endianness):
+    """Also where sform and qform contradict each other, and where there is none."""
+    matrix, other = oblique_grid().ijk_to_ras, oblique_grid(-1).ijk_to_ras + np.eye(4)[3] * [[5], [6], [7], [0]]
+    values = some_values((7, 6, 5))
+    image = nibabel.Nifti1Image(values, None, nibabel.Nifti1Header(endianness=endianness))
+    image.header.set_xyzt_units(units)
+    image.header["pixdim"][1:4] = 2
+    image.header.set_qform(other, max(codes[1], 1))
+    image.header["qform_code"] = codes[1]
+    image.header.set_sform(matrix, codes[0])
+    path = tmp_path / "ct.nii.gz"
+    nibabel.save(image, path)
+    raw = bytearray(gzip.decompress(path.read_bytes()))
+    raw[:348] = image.header.binaryblock[:108] + raw[108:112] + image.header.binaryblock[112:344] + raw[344:348]
+    path.write_bytes(gzip.compress(raw))
+    reference = sitk.ReadImage(str(path))
+    wanted = Grid.from_lps(
+        reference.GetSize(), reference.GetOrigin(), reference.GetSpacing(), reference.GetDirection()
+    )
+    for grid in (read_volume(path).grid, read_labels(path)[1]):
+        assert grid.size == wanted.size and np.array_equal(grid.ijk_to_ras, wanted.ijk_to_ras)
 
 
 def test_a_nrrd_without_orientation_is_warned_about(tmp_path):
@@ -231,6 +299,44 @@ def test_labels_stored_as_whole_floats_are_read_as_integers(tmp_path):
     labels = (some_values((3, 4, 5)) % 4).astype(np.float32)
     array, _ = read_labels(save(tmp_path / "l.nrrd", labels))
     assert array.dtype == np.int32 and np.array_equal(array, labels)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">i2", "<i4", "<i8"])
+def test_labels_keep_their_type_in_this_machines_byte_order(tmp_path, dtype):
+    labels = some_values((5, 4, 3)) % 100
+    header = nibabel.Nifti1Header(endianness=">" if ">" in dtype else "<")
+    nibabel.save(nibabel.Nifti1Image(labels.astype(dtype), np.eye(4), header, dtype=dtype), tmp_path / "l.nii.gz")
+    array, _ = read_labels(tmp_path / "l.nii.gz")
+    assert array.dtype == np.dtype(dtype).newbyteorder("=") and array.dtype.isnative
+    assert np.array_equal(array, labels.T)
+
+
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
+def test_truncated_or_altered_nifti_labels_are_not_filled_with_background(tmp_path, suffix):
+    path = tmp_path / f"labels.{suffix}"
+    write_labels(
+        path, np.random.default_rng(0).integers(0, 3, (20, 30, 40)).astype(np.uint8), Grid((40, 30, 20), np.eye(4))
+    )
+    data = path.read_bytes()
+    for share in (0.02, 0.5, 0.99):
+        path.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(InputError, match="truncated"):
+            read_labels(path)
+    if suffix == "nii.gz":
+        path.write_bytes(data[:-6] + bytes([data[-6] ^ 0xFF]) + data[-5:])
+        with pytest.raises(InputError, match="damaged"):
+            read_labels(path)
+
+
+def test_labels_that_the_system_cannot_open(tmp_path, monkeypatch):
+    write_labels(tmp_path / "l.nii.gz", np.zeros((4, 4, 4), np.uint8), Grid((4, 4, 4), np.eye(4)))
+
+    def fail(*_args, **_settings):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(InputError, match="cannot be read: Permission denied"):
+        read_labels(tmp_path / "l.nii.gz")
 
 
 def test_what_is_no_label_map_is_refused_as_one(tmp_path):

@@ -45,6 +45,7 @@ class Options:
         binary_prior: hand the located liver over as a mask instead of a probability.
         clean_up: what is removed at the end.
         min_liver_ml: a located component below this is not taken for a liver.
+        force: segment also where preflight says that the values are not those of a CT.
     """
 
     device: str = "auto"
@@ -53,6 +54,7 @@ class Options:
     binary_prior: bool = False
     clean_up: CleanUp = field(default_factory=CleanUp)
     min_liver_ml: float = 40.0
+    force: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,31 +111,14 @@ def segment(
     known_spacing = cascade.refine.manifest.input_spacing_mm or None
     findings = [*volume.findings, *preflight(volume, known_spacing, getattr(cascade.refine, "device", "cpu"))]
 
-    progress.stage("locate")
-    located = _locate(volume, cascade.locate, options, progress)
     labels, lesions = np.zeros(volume.grid.shape, np.uint8), ()
-    if located is None:
-        findings.append(_no_liver(options))
+    if not options.force and any(finding.severity is Severity.ERROR for finding in findings):
+        findings.append(_NOT_SEGMENTED)
     else:
-        findings += judge_orientation(located.mask, located.grid, volume)
-        margin = cascade.refine.manifest.margin_mm if options.margin_mm is None else options.margin_mm
-        box = volume.grid.box_covering(located.box, located.grid, margin)
-
-        progress.stage("refine")
-        probability, fine = _refine(volume, box, located, cascade.refine, options, progress)
-
-        progress.stage("fuse")
-        crop = volume.grid.crop(box)
-        classes = _fuse(probability, fine, crop)
-
-        progress.stage("clean")
-        part, lesions = clean(classes, crop, options.clean_up)
-        labels, lesions = _paste(part, lesions, box, volume.grid)
-        judged = judge_coverage(labels > 0, volume.grid) if part.any() else (_no_liver(options),)
-        findings = list(settled(findings, judged))
+        labels, lesions, findings = _segment_ct(volume, cascade, options, progress, findings)
+        for stage in (cascade.locate, cascade.refine):
+            findings += getattr(stage, "findings", [])
     liver_ml = float(np.count_nonzero(labels)) * volume.grid.voxel_volume_mm3 / 1000
-    for stage in (cascade.locate, cascade.refine):
-        findings += getattr(stage, "findings", [])
     progress.finish()
     return Result(
         volume=volume,
@@ -144,6 +129,34 @@ def segment(
         timings=progress.timings,
         provenance=_provenance(volume, cascade, options),
     )
+
+
+def _segment_ct(
+    volume: Volume, cascade: Cascade, options: Options, progress: Progress, findings: list[Finding]
+) -> tuple[np.ndarray, tuple[Lesion, ...], list[Finding]]:
+    """Labels on the input grid, lesions, and the findings with what was learned on the way."""
+    labels = np.zeros(volume.grid.shape, np.uint8)
+    progress.stage("locate")
+    located = _locate(volume, cascade.locate, options, progress)
+    if located is None:
+        return labels, (), [*findings, _no_liver(options)]
+    findings = [*findings, *judge_orientation(located.mask, located.grid, volume)]
+    margin = cascade.refine.manifest.margin_mm if options.margin_mm is None else options.margin_mm
+    box = volume.grid.box_covering(located.box, located.grid, margin)
+
+    progress.stage("refine")
+    probability, fine = _refine(volume, box, located, cascade.refine, options, progress)
+
+    progress.stage("fuse")
+    crop = volume.grid.crop(box)
+    classes = _fuse(probability, fine, crop)
+
+    progress.stage("clean")
+    part, lesions = clean(classes, crop, options.clean_up)
+    if not part.any():
+        return labels, (), [*findings, _no_liver(options)]
+    labels, lesions = _paste(part, lesions, box, volume.grid)
+    return labels, lesions, list(settled(findings, judge_coverage(labels > 0, volume.grid)))
 
 
 @dataclass(frozen=True)
@@ -232,6 +245,13 @@ def _paste(part: np.ndarray, lesions: Sequence[Lesion], box: Box, grid: Grid) ->
         start, stop = (np.array(corner) + box.start for corner in (lesion.box.start, lesion.box.stop))
         moved.append(replace(lesion, box=Box(tuple(start.tolist()), tuple(stop.tolist()))))
     return labels, tuple(moved)
+
+
+_NOT_SEGMENTED = Finding(
+    "not-segmented",
+    Severity.WARNING,
+    "Nothing was segmented, because the values are not those of a CT. Force it (--force) only if you know better.",
+)
 
 
 def _no_liver(options: Options) -> Finding:

@@ -151,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="V",
         help="a lesion is dropped when it is below both limits (default 65 mm³, a sphere of 5 mm)",
     )
+    segment.add_argument(
+        "--force", action="store_true", help="segment even if the values do not look like those of a CT"
+    )
     segment.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     segment.set_defaults(run=_segment)
 
@@ -207,6 +210,7 @@ def _segment(options: argparse.Namespace) -> int:
         overlap=options.overlap,
         margin_mm=options.margin,
         binary_prior=options.binary_prior,
+        force=options.force,
         clean_up=CleanUp(int(options.min_lesion_voxels), options.min_lesion_mm3),
     )
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +48,37 @@ def array_of(image: sitk.Image) -> np.ndarray:
     return np.asarray(_OwnedPixels(image))
 
 
+def check_one_volume(path: Path, size: Sequence[int]) -> None:
+    """Checks that ``size``, (i, j, k, …) voxels as the header of ``path`` says, is that of one 3D volume.
+
+    Raises:
+        InputError: a single slice, or a series of volumes.
+    """
+    shown = "×".join(map(str, size))
+    if len(size) > 3 and max(size[3:]) > 1:
+        raise InputError(
+            f"{path} is {len(size)}D ({shown}), a series of volumes or a vector image; one 3D volume is expected. "
+            "Extract one volume and pass that."
+        )
+    if len(size) < 3 or min(size[:3]) < 2:
+        raise InputError(f"{path} is a single slice ({shown}); a 3D volume is expected.")
+
+
+def allocated(shape: tuple[int, int, int], dtype: np.dtype, what: str) -> np.ndarray:
+    """An array [k, j, i] for the voxels of the input called ``what``.
+
+    Raises:
+        InputError: there is not enough memory for it.
+    """
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError) as error:
+        raise InputError(
+            f"{what} claims to hold {shape[2]}×{shape[1]}×{shape[0]} voxels, which do not fit into memory. "
+            "Check that the file is intact, or crop the volume to the abdomen."
+        ) from error
+
+
 class Int16Sink:
     """Collects a volume slab by slab as int16 and keeps account of what does not fit.
 
@@ -63,13 +95,7 @@ class Int16Sink:
         self.not_finite = 0
         self.clipped = 0
         self.low, self.high = float("inf"), float("-inf")
-        try:
-            self.array = np.empty(shape, dtype=np.int16)
-        except (MemoryError, ValueError) as error:
-            raise InputError(
-                f"{what} claims to hold {shape[2]}×{shape[1]}×{shape[0]} voxels, which do not fit into memory. "
-                "Check that the file is intact, or crop the volume to the abdomen."
-            ) from error
+        self.array = allocated(shape, np.dtype(np.int16), what)
 
     def put(self, start: int, slab: np.ndarray) -> None:
         """Stores ``slab`` [n, j, i], of any real type, at slices ``start`` … ``start`` + n - 1."""

@@ -211,7 +211,7 @@ def _without_air(values: np.ndarray, shares: _Shares, spread: str) -> Finding | 
     if background >= 0.05:
         text = (
             f"No voxel is as dark as air in CT ({spread}), and the values spread as in MR. Only CT in Hounsfield "
-            "units can be used; the result is probably wrong."
+            "units can be used; a result would probably be wrong."
         )
         return Finding("mr-like", Severity.ERROR, text)
     if shares.soft >= 0.5:

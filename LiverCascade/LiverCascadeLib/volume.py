@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from .errors import InputError, OutputError
 from .findings import Finding, Severity
 from .geometry import Grid
 from .geometry_checks import RIGHT_ANGLE_TOLERANCE, check_directions, check_spacing
-from .pixels import Int16Sink, array_of, quiet_itk
+from .pixels import Int16Sink, allocated, array_of, check_one_volume, quiet_itk
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -67,7 +69,7 @@ def read_volume(path: Path | str) -> Volume:
         InputError: the input is missing, damaged, not a 3D CT volume, or geometrically unusable.
     """
     path = Path(path).expanduser()
-    try:
+    with _readable(path):
         if not path.exists():
             raise InputError(f"There is no file or folder {path}. Check the path.")
         if path.is_dir():
@@ -79,6 +81,13 @@ def read_volume(path: Path | str) -> Volume:
         if kind == "nifti":
             return _read_nifti(path)
         return _read_with_itk(path, kind)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Tells in words what keeps the system from reading ``path``."""
+    try:
+        yield
     except OSError as error:
         raise InputError(
             f"{path} cannot be read: {error.strerror or error}. Check the path and its rights."
@@ -183,15 +192,21 @@ def _no_orientation(path: Path) -> Finding:
 
 def _read_nifti(path: Path) -> Volume:
     header = nifti.read_header(path)
-    with quiet_itk():
-        info = _information(path)
-    grid = _grid_of(
-        path, header.size, info.GetOrigin()[:3], info.GetSpacing()[:3], _three_by_three(info.GetDirection())
-    )
-    array, findings = nifti.read_pixels(path, header)
-    if not header.has_orientation:
+    grid = _nifti_grid(path)
+    sink = Int16Sink(grid.shape, str(path))
+    for start, slab in nifti.iter_slabs(path, header):
+        sink.put(start, slab)
+    array, findings = sink.finish()
+    if header["sform_code"] <= 0 and header["qform_code"] <= 0:
         findings += (_no_orientation(path),)
     return Volume(array, grid, _stem(path, "nifti"), {"path": str(path), "format": "nifti"}, findings)
+
+
+def _nifti_grid(path: Path) -> Grid:
+    with quiet_itk():
+        info = _information(path)
+    direction = _three_by_three(info.GetDirection())
+    return _grid_of(path, info.GetSize()[:3], info.GetOrigin()[:3], info.GetSpacing()[:3], direction)
 
 
 def _three_by_three(direction: tuple[float, ...]) -> tuple[float, ...]:
@@ -204,19 +219,11 @@ def _check_kind(path: Path, info: sitk.ImageFileReader) -> None:
     """Refuses what can be no CT volume, before its pixels are read."""
     import SimpleITK as sitk
 
-    size = info.GetSize()
-    shown = "×".join(map(str, size))
     if info.GetNumberOfComponents() != 1:
         complex_types = (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64)
         kind = "complex numbers" if info.GetPixelID() in complex_types else "colors or vectors"
         raise InputError(f"{path} holds {kind}; a CT volume has one real number per voxel.")
-    if len(size) > 3 and max(size[3:]) > 1:
-        raise InputError(
-            f"{path} is {len(size)}D ({shown}), a series of volumes; one 3D CT volume is expected. Extract one volume "
-            "and pass that."
-        )
-    if len(size) < 3 or min(size[:3]) < 2:
-        raise InputError(f"{path} is a single slice ({shown}); a 3D CT volume is expected.")
+    check_one_volume(path, info.GetSize())
 
 
 def _read_with_itk(path: Path, kind: str, slab: int = 16) -> Volume:
@@ -248,13 +255,36 @@ def read_labels(path: Path | str) -> tuple[np.ndarray, Grid]:
     """Reads a label map: an integer array [k, j, i] and its grid.
 
     Raises:
-        InputError: missing, damaged, not 3D, or not whole numbers.
+        InputError: missing, unreadable, damaged, not 3D, or not whole numbers.
     """
-    import SimpleITK as sitk
-
     path = Path(path)
     if not path.is_file():
         raise InputError(f"There is no label map {path}. Check the path.")
+    is_nifti = path.name.lower().endswith(SUFFIXES["nifti"])
+    with _readable(path):
+        array, grid = _nifti_labels(path) if is_nifti else _itk_labels(path)
+    if array.dtype.kind == "f":
+        whole = np.rint(array)
+        if not np.isfinite(array).all() or not np.array_equal(whole, array):
+            raise InputError(f"{path} is not a label map: it holds values that are not whole numbers.")
+        array = whole.astype(np.int32)
+    return array, grid
+
+
+def _nifti_labels(path: Path) -> tuple[np.ndarray, Grid]:
+    header = nifti.read_header(path)
+    grid = _nifti_grid(path)
+    array = np.empty(0)
+    for start, slab in nifti.iter_slabs(path, header):
+        if not start:
+            array = allocated(grid.shape, slab.dtype.newbyteorder("="), str(path))
+        array[start : start + len(slab)] = slab
+    return array, grid
+
+
+def _itk_labels(path: Path) -> tuple[np.ndarray, Grid]:
+    import SimpleITK as sitk
+
     try:
         with quiet_itk():
             image = sitk.ReadImage(str(path))
@@ -263,13 +293,7 @@ def read_labels(path: Path | str) -> tuple[np.ndarray, Grid]:
     if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
         raise InputError(f"{path} is not a 3D label map.")
     grid = _grid_of(path, image.GetSize(), image.GetOrigin(), image.GetSpacing(), image.GetDirection())
-    array = array_of(image)
-    if array.dtype.kind == "f":
-        whole = np.rint(array)
-        if not np.isfinite(array).all() or not np.array_equal(whole, array):
-            raise InputError(f"{path} is not a label map: it holds values that are not whole numbers.")
-        array = whole.astype(np.int32)
-    return array, grid
+    return array_of(image), grid
 
 
 def write_labels(path: Path | str, labels: np.ndarray, grid: Grid, compression: int = 1) -> None:
