@@ -28,7 +28,9 @@ class TrainingConfig:
         ema_decay: of the exponential moving average of the weights, which is what is exported.
         seed: of everything random.
         checkpoint_every, log_every: steps.
-        real_share, negative_share, lesion_radius_mm, lesion_chance: of the samples.
+        real_share, negative_share, centered_share, lesion_radius_mm, lesion_chance: of the samples.
+        gentle_prior_steps: steps in which the imitated prior is nearly right; see
+            :func:`.samples.imitate_prior`.
         exclude: names of cases (prefixes) that are not trained on.
     """
 
@@ -56,6 +58,7 @@ class TrainingConfig:
     real_share: float = 0.4
     negative_share: float = 0.05
     centered_share: float = 0.8
+    gentle_prior_steps: int = 0
     lesion_radius_mm: tuple[float, float] = (2.5, 42.0)
     lesion_chance: float = 0.75
     exclude: tuple[str, ...] = field(default=())
@@ -86,6 +89,7 @@ class TrainingConfig:
             real_share=self.real_share,
             negative_share=self.negative_share,
             centered_share=self.centered_share,
+            gentle_prior_until=self.gentle_prior_steps * self.batch_size,
             lesions=LesionRanges(self.lesion_radius_mm, self.lesion_chance),
         )
 

@@ -30,6 +30,8 @@ class SampleSpec:
         real_share: share of samples from real CTs.
         negative_share: share of samples without a liver (phantoms, heads, limbs).
         centered_share: share of samples centered inside the liver's box.
+        gentle_prior_until: samples up to this number get a prior that is nearly right, later ones one with errors as
+            large as real ones, so that the network first learns where to look and then not to trust it.
         lesions: sizes and counts of synthetic lesions.
     """
 
@@ -41,6 +43,7 @@ class SampleSpec:
     real_share: float = 0.4
     negative_share: float = 0.05
     centered_share: float = 0.8
+    gentle_prior_until: int = 0
     lesions: LesionRanges = field(default_factory=LesionRanges)
 
 
@@ -71,7 +74,8 @@ class SampleSet(torch.utils.data.Dataset):
         low, high = spec.window_hu
         channels = [((hu - low) / (high - low)).clamp(0, 1)]
         if spec.with_prior:
-            channels.append(imitate_prior(target, spec, rng, generator))
+            gentle = index < spec.gentle_prior_until
+            channels.append(imitate_prior(target, spec, rng, generator, gentle))
         if not spec.with_lesions:
             target = target.clamp(max=LIVER)
         return torch.stack(channels), target.to(torch.uint8)
@@ -241,21 +245,37 @@ def _cut_field_of_view(hu, target, rng):
     return hu, target
 
 
-def imitate_prior(target: torch.Tensor, spec: SampleSpec, rng, generator) -> torch.Tensor:
-    """A liver probability such as a locate network at 3 mm gives: blurred, with wrong edges, holes and extra blobs.
+def imitate_prior(target: torch.Tensor, spec: SampleSpec, rng, generator, gentle: bool = False) -> torch.Tensor:
+    """A liver probability such as a locate network at 3 mm gives: blurred, with wrong edges, holes and leaks.
+
+    The errors must be as large as real ones: a refine network that never saw a wrong edge copies the edges of the
+    locate network, and takes what lies between a leak and the true surface for lesions.
 
     Args:
         target: sample target [k, j, i].
+        gentle: edges that are off by a millimeter only.
 
     Returns:
         float32 [k, j, i] in 0…1.
     """
-    spacing = spec.spacing_mm[::-1]
+    spacing, shape = spec.spacing_mm[::-1], tuple(target.shape)
     width = float(rng.uniform(2.0, 4.5))
     soft = target.gt(0).float()
     if rng.random() < 0.5:  # locate networks tend to leave large lesions out
         soft = soft - float(rng.uniform(0, 0.8)) * target.eq(LESION).float()
     soft = blur(soft, tuple(width / s for s in spacing))
-    error = torch_noise(tuple(target.shape), float(rng.uniform(12, 40)) / max(spacing), generator)
-    logits = (soft - float(rng.normal(0.5, 0.08))) * float(rng.uniform(8, 18)) + float(rng.uniform(0, 2)) * error
+    shift, wobble = (0.08, 2.0) if gentle else (0.16, 3.5)
+    error = torch_noise(shape, float(rng.uniform(12, 40)) / max(spacing), generator)
+    logits = (soft - float(rng.normal(0.5, shift))) * float(rng.uniform(8, 18)) + float(rng.uniform(0, wobble)) * error
+    if not gentle:
+        for _ in range(int(rng.poisson(1.0))):
+            logits = logits + _blob(shape, spacing, rng)
     return torch.sigmoid(logits)
+
+
+def _blob(shape: tuple[int, int, int], spacing: Sequence[float], rng: np.random.Generator) -> torch.Tensor:
+    """A leak or a hole somewhere in the patch: a smooth hill or dale of a few centimeters, in logits."""
+    center = [(float(rng.uniform(-0.5, 0.5)) * n * s) for n, s in zip(shape, spacing, strict=True)]
+    distance = (_offsets(shape, spacing) - torch.tensor(center)).norm(dim=-1)
+    height = float(rng.choice([-1, 1]) * rng.uniform(4, 12))
+    return height * torch.exp(-0.5 * (distance / float(rng.uniform(5, 16))) ** 2)
