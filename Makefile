@@ -11,6 +11,7 @@ CPU ?=
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 MODELS = LiverCascade/Resources/Models
+CONFIGS = LiverCascadeTraining/Resources/Configurations
 SAMPLE = LiverCascade/Resources/SampleData/synthetic_abdomen.nii.gz
 CPU_WHEELS = https://download.pytorch.org/whl/cpu
 
@@ -71,14 +72,19 @@ bench: setup
 
 train-default: setup
 	@set -e; \
-	"$(BIN)/livercascade-train" prepare --data "$(DATA)" --cache "$(RUNS)/cases"; \
-	for role in locate refine; do \
-	  config="LiverCascadeTraining/Resources/Configurations/default-$$role.yaml"; \
-	  "$(BIN)/livercascade-train" train "$$config" --cache "$(RUNS)/cases" --run "$(RUNS)/default-$$role"; \
-	  "$(BIN)/livercascade-train" export "$$config" --run "$(RUNS)/default-$$role" --to "$(MODELS)/$$role" \
-	    --sources LiverCascadeTraining/Resources/Configurations/default-sources.json; \
+	train="$(BIN)/livercascade-train"; \
+	"$$train" prepare --data "$(DATA)" --cache "$(RUNS)/cases"; \
+	from=""; \
+	for name in locate refine refine-tune; do \
+	  "$$train" train "$(CONFIGS)/default-$$name.yaml" --cache "$(RUNS)/cases" --run "$(RUNS)/$$name" $$from; \
+	  if [ $$name = refine ]; then from="--start-from $(RUNS)/refine"; fi; \
 	done; \
-	"$(BIN)/livercascade-train" measure --models "$(MODELS)" --data "$(DATA)"
+	for role in locate refine; do \
+	  name=$$role; if [ $$role = refine ]; then name=refine-tune; fi; \
+	  "$$train" export "$(CONFIGS)/default-$$name.yaml" --run "$(RUNS)/$$name" --to "$(MODELS)/$$role" \
+	    --sources "$(CONFIGS)/default-sources.json"; \
+	done; \
+	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 
 example: setup
 	"$(BIN)/livercascade-train" example --to LiverCascade/Resources/SampleData

@@ -19,7 +19,7 @@ from LiverCascadeTrainingLib.lesions import LesionRanges, add_lesions
 from LiverCascadeTrainingLib.losses import cascade_loss, soft_dice_loss
 from LiverCascadeTrainingLib.painting import blur, draw_palette
 from LiverCascadeTrainingLib.phantom import phantom_organs
-from LiverCascadeTrainingLib.samples import LESION, LIVER, LIVER_OR_LESION, SampleSet
+from LiverCascadeTrainingLib.samples import LESION, LIVER, LIVER_OR_LESION, SampleSet, imitate_prior
 from LiverCascadeTrainingLib.training import Trainer
 from tiny_models import save_model
 
@@ -177,6 +177,47 @@ def test_a_missed_lesion_costs_more_than_a_found_one():
     assert cascade_loss(missed, target) > cascade_loss(right, target) + 1
 
 
+def test_false_lesions_cost_more_when_they_are_weighed_and_unknown_ones_do_not():
+    target = torch.full((1, 8, 8, 8), LIVER)
+    false = torch.full((1, 3, 8, 8, 8), -8.0)
+    false[:, 2] = 8
+    right = false[:, [0, 2, 1]]
+
+    def added(logits, labels):
+        return cascade_loss(logits, labels, false_lesion_weight=1.0) - cascade_loss(logits, labels)
+
+    assert torch.isclose(added(false, target), 2 * torch.log1p(torch.tensor(512 / 500)), atol=1e-3)
+    assert added(right, target) < 1e-3
+    assert added(false, torch.full_like(target, LIVER_OR_LESION)) < 1e-3
+
+
+def test_a_run_can_start_from_the_weights_of_another(cache, tmp_path):
+    cases = load_cases(cache)
+    first = Trainer(CONFIG, cases, tmp_path / "first", workers=0)
+    first.train(until=2)
+    second = Trainer(CONFIG, cases, tmp_path / "second", workers=0, start_from=tmp_path / "first")
+    assert second.step == 0
+    assert all(torch.equal(t, state_of(second)[name]) for name, t in state_of(first).items())
+    with pytest.raises(FileNotFoundError, match="train that run first"):
+        Trainer(CONFIG, cases, tmp_path / "third", workers=0, start_from=tmp_path / "nowhere")
+
+
+def test_a_gentle_prior_is_nearly_right_and_a_harsh_one_is_not(cache):
+    spec = CONFIG.sample_spec()
+    target = torch.zeros(16, 32, 32, dtype=torch.uint8)
+    target[4:12, 8:24, 8:24] = LIVER
+    shares = []
+    for gentle in (True, False):
+        wrong = 0.0
+        for seed in range(20):
+            rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+            prior = imitate_prior(target, spec, rng, generator, gentle)
+            assert float(prior.min()) >= 0 and float(prior.max()) <= 1
+            wrong += float(((prior > 0.5) != (target > 0)).float().mean()) / 20
+        shares.append(wrong)
+    assert shares[0] < 0.5 * shares[1]
+
+
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights(cache, tmp_path):
     cases = load_cases(cache)
     whole = Trainer(CONFIG, cases, tmp_path / "whole", workers=0)
@@ -241,7 +282,7 @@ def test_the_committed_configurations_are_valid():
 
     folder = Path(cli.__file__).parents[1] / "Resources" / "Configurations"
     roles = [load_config(path).role for path in sorted(folder.glob("*.yaml"))]
-    assert roles == ["locate", "refine"]
+    assert roles == ["locate", "refine", "refine"]
 
 
 def test_the_command_line_trains_and_exports(cache, tmp_path, capsys):

@@ -29,6 +29,8 @@ class TrainingConfig:
         seed: of everything random.
         checkpoint_every, log_every: steps.
         real_share, negative_share, centered_share, lesion_radius_mm, lesion_chance: of the samples.
+        lesion_bright_chance, false_lesion_weight: see :class:`.lesions.LesionRanges` and
+            :func:`.losses.cascade_loss`.
         gentle_prior_steps: steps in which the imitated prior is nearly right; see
             :func:`.samples.imitate_prior`.
         exclude: names of cases (prefixes) that are not trained on.
@@ -61,6 +63,8 @@ class TrainingConfig:
     gentle_prior_steps: int = 0
     lesion_radius_mm: tuple[float, float] = (2.5, 42.0)
     lesion_chance: float = 0.75
+    lesion_bright_chance: float = 0.15
+    false_lesion_weight: float = 0.0
     exclude: tuple[str, ...] = field(default=())
 
     @property
@@ -90,7 +94,7 @@ class TrainingConfig:
             negative_share=self.negative_share,
             centered_share=self.centered_share,
             gentle_prior_until=self.gentle_prior_steps * self.batch_size,
-            lesions=LesionRanges(self.lesion_radius_mm, self.lesion_chance),
+            lesions=LesionRanges(self.lesion_radius_mm, self.lesion_chance, bright_chance=self.lesion_bright_chance),
         )
 
     def as_dict(self) -> dict[str, Any]:

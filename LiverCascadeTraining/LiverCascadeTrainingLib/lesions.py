@@ -18,11 +18,13 @@ class LesionRanges:
         radius_mm: smallest and largest radius; drawn log-uniformly.
         chance: probability that a liver has lesions at all.
         mean_count: mean of the Poisson distribution of further lesions beyond the first.
+        bright_chance: probability that a lesion is brighter than the liver.
     """
 
     radius_mm: tuple[float, float] = (2.5, 42.0)
     chance: float = 0.75
     mean_count: float = 1.5
+    bright_chance: float = 0.15
 
 
 def add_lesions(
@@ -53,11 +55,11 @@ def add_lesions(
         center = sites[int(rng.integers(len(sites)))].numpy() * np.array(spacing)
         low, high = np.log(ranges.radius_mm)
         radius = float(np.exp(rng.uniform(low, high)))
-        hu, mask = _add_one(hu, mask, liver, center, radius, base, spacing, rng, generator)
+        hu, mask = _add_one(hu, mask, liver, center, radius, base, spacing, ranges.bright_chance, rng, generator)
     return hu, mask
 
 
-def _add_one(hu, mask, liver, center, radius, base, spacing, rng, generator):
+def _add_one(hu, mask, liver, center, radius, base, spacing, bright_chance, rng, generator):
     """Adds one lesion: a bumpy ellipsoid with texture, and by chance a rim, a necrotic core or calcification."""
     radii = radius * np.exp(rng.normal(0, 0.18, 3))
     rotation = np.linalg.qr(rng.standard_normal((3, 3)))[0]
@@ -76,7 +78,7 @@ def _add_one(hu, mask, liver, center, radius, base, spacing, rng, generator):
     # Distance to the surface in mm, positive inside.
     depth = (1 + rng.uniform(0.03, 0.16) * bumps - scaled.norm(dim=-1)) * float(radii.min())
     texture = torch_noise(local, max(1.5, rng.uniform(2, 8) / max(spacing)), generator)
-    values = base + _contrast(base, rng) + rng.uniform(1, 9) * texture
+    values = base + _contrast(base, bright_chance, rng) + rng.uniform(1, 9) * texture
     if radius > 6 and rng.random() < 0.35:  # necrosis or a central scar
         core = rng.uniform(0.25, 0.6) * float(radii.min())
         values = torch.where(depth > core, values - rng.uniform(10, 40), values)
@@ -94,11 +96,11 @@ def _add_one(hu, mask, liver, center, radius, base, spacing, rng, generator):
     return hu, mask
 
 
-def _contrast(base: float, rng: np.random.Generator) -> float:
+def _contrast(base: float, bright_chance: float, rng: np.random.Generator) -> float:
     """HU difference from the liver around: mostly darker, sometimes water, sometimes brighter; never invisible."""
     kind = rng.random()
     if kind < 0.15:  # cyst
         return rng.uniform(-5, 18) - base if base > 35 else -rng.uniform(20, 40)
-    if kind < 0.85:
+    if kind < 1 - bright_chance:
         return -rng.uniform(15, 75)
     return rng.uniform(18, 70)

@@ -17,7 +17,9 @@ def soft_dice_loss(probability: torch.Tensor, reference: torch.Tensor) -> torch.
     return 1 - (2 * overlap + 1) / (probability.sum() + reference.sum() + 1)
 
 
-def cascade_loss(logits: torch.Tensor, target: torch.Tensor, lesion_weight: float = 2.0) -> torch.Tensor:
+def cascade_loss(
+    logits: torch.Tensor, target: torch.Tensor, lesion_weight: float = 2.0, false_lesion_weight: float = 0.0
+) -> torch.Tensor:
     """Cross-entropy + Dice for liver against background, and the same for lesion against the rest where it is known.
 
     Args:
@@ -25,6 +27,8 @@ def cascade_loss(logits: torch.Tensor, target: torch.Tensor, lesion_weight: floa
         target: [batch, k, j, i] with the values of :mod:`.samples`; 3 (liver of which nobody knows whether it is
             lesion) counts as liver in the first term and is left out of the second.
         lesion_weight: weight of the second term.
+        false_lesion_weight: weight of log(1 + v / 500) in the second term, where v is the number of voxels that are
+            taken for lesions and are none. It weighs a few false voxels almost as much as many, as a reader does.
     """
     log_probability = torch.log_softmax(logits.float(), dim=1)
     in_liver = target.ne(BACKGROUND).float()
@@ -45,4 +49,7 @@ def cascade_loss(logits: torch.Tensor, target: torch.Tensor, lesion_weight: floa
     lesion_loss = (entropy * weight).sum() / (weight.sum() + 1)
     if bool(lesion.any()):
         lesion_loss = lesion_loss + soft_dice_loss(log_lesion.exp() * known, lesion)
+    if false_lesion_weight:
+        false_voxels = (log_lesion.exp() * known * (1 - lesion)).sum()
+        lesion_loss = lesion_loss + false_lesion_weight * torch.log1p(false_voxels / 500)
     return loss + lesion_weight * lesion_loss

@@ -38,15 +38,29 @@ class Trainer:
         run: folder of the run: checkpoint and TensorBoard events. An existing checkpoint is resumed.
         device: where to compute.
         workers: processes that make samples; the samples do not depend on it.
+        start_from: folder of another run with the same network, whose averaged weights a new run begins with.
+
+    Raises:
+        FileNotFoundError: ``start_from`` has no checkpoint.
     """
 
-    def __init__(self, config: TrainingConfig, cases: list[Case], run: Path, device: str = "cpu", workers: int = 1):
+    def __init__(
+        self,
+        config: TrainingConfig,
+        cases: list[Case],
+        run: Path,
+        device: str = "cpu",
+        workers: int = 1,
+        start_from: Path | None = None,
+    ):
         self.config, self.run, self.device, self.workers = config, run, torch.device(device), workers
         self.samples = SampleSet(cases, config.sample_spec(), config.seed)
         torch.manual_seed(config.seed)
         network = build_network(config.architecture, config.arguments)
         # Channels last is up to three times as fast for strided 3D convolutions on the CPU.
         self.network = network.to(self.device, memory_format=torch.channels_last_3d)
+        if start_from is not None:
+            self.network.load_state_dict(self._read(start_from)["average"])
         self.average = copy.deepcopy(self.network).eval()
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -56,8 +70,13 @@ class Trainer:
         if (run / CHECKPOINT).exists():
             self._load()
 
+    def _read(self, run: Path) -> dict:
+        if not (run / CHECKPOINT).exists():
+            raise FileNotFoundError(f"There is no checkpoint in {run}: train that run first.")
+        return torch.load(run / CHECKPOINT, map_location=self.device, weights_only=True)
+
     def _load(self) -> None:
-        state = torch.load(self.run / CHECKPOINT, map_location=self.device, weights_only=True)
+        state = self._read(self.run)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -110,7 +129,7 @@ class Trainer:
             group["lr"] = learning_rate_at(self.step, self.config)
         with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.network(image.contiguous(memory_format=torch.channels_last_3d))
-        loss = cascade_loss(logits, target)
+        loss = cascade_loss(logits, target, false_lesion_weight=self.config.false_lesion_weight)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
