@@ -97,3 +97,14 @@ def test_measures_follow_from_voxels_and_grid():
 
 def test_no_lesions_measure_as_none():
     assert measure_lesions(np.ones((3, 3, 3), np.uint8), grid_of((3, 3, 3))) == ()
+
+
+def test_a_lesion_without_a_confident_voxel_is_a_doubt_and_the_rest_is_numbered_without_a_gap():
+    classes = liver_with_lesions()
+    probability = np.where(classes == 2, 0.7, 0.1).astype(np.float16)
+    probability[5, 5, 5] = 0.95  # in the smaller lesion
+    labels, lesions = clean(classes, grid_of(classes.shape), CleanUp(min_lesion_peak=0.8), probability)
+    assert [lesion.voxel_count for lesion in lesions] == [64]
+    assert labels[6, 6, 6] == 2
+    assert labels[12, 12, 12] == 1
+    assert len(clean(classes, grid_of(classes.shape), CleanUp(), probability)[1]) == 2

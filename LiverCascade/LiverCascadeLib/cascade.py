@@ -149,10 +149,13 @@ def _segment_ct(
 
     progress.stage("fuse")
     crop = volume.grid.crop(box)
-    classes = _fuse(probability, fine, crop)
+    classes, lesion_probability = _fuse(probability, fine, crop)
 
     progress.stage("clean")
-    part, lesions = clean(classes, crop, options.clean_up)
+    limits = options.clean_up
+    if limits.min_lesion_peak is None:
+        limits = replace(limits, min_lesion_peak=cascade.refine.manifest.min_lesion_peak)
+    part, lesions = clean(classes, crop, limits, lesion_probability)
     if not part.any():
         return labels, (), [*findings, _no_liver(options)]
     labels, lesions = _paste(part, lesions, box, volume.grid)
@@ -213,7 +216,7 @@ def _refine(
     return stage.predict(ct, prior, grid, progress), grid
 
 
-def _fuse(probability: torch.Tensor, fine: Grid, crop: Grid) -> np.ndarray:
+def _fuse(probability: torch.Tensor, fine: Grid, crop: Grid) -> tuple[np.ndarray, np.ndarray | None]:
     """Classes on the input grid: probabilities are resampled, then decided once.
 
     Liver and lesion together decide what is liver; inside it the larger of the two decides the class.
@@ -222,18 +225,19 @@ def _fuse(probability: torch.Tensor, fine: Grid, crop: Grid) -> np.ndarray:
         probability: [liver and, where the model tells them apart, lesion; k, j, i] on ``fine``.
 
     Returns:
-        uint8 [k, j, i] on ``crop``: 0 background, 1 liver, 2 lesion.
+        uint8 [k, j, i] on ``crop``: 0 background, 1 liver, 2 lesion; and the probability of lesion there, float16.
     """
     import torch
 
-    slabs = []
+    classes, lesions = [], []
     for parts in zip(*(iter_resampled(channel, fine, crop, 0.0) for channel in probability), strict=True):
         inside = sum(parts) > 0.5
-        classes = inside.to(torch.uint8)
+        slab = inside.to(torch.uint8)
         if len(parts) > 1:
-            classes[inside & (parts[1] > parts[0])] = LESION_CLASS
-        slabs.append(classes)
-    return torch.cat(slabs).numpy()
+            slab[inside & (parts[1] > parts[0])] = LESION_CLASS
+            lesions.append(parts[1].to(torch.float16))
+        classes.append(slab)
+    return torch.cat(classes).numpy(), torch.cat(lesions).numpy() if lesions else None
 
 
 def _paste(part: np.ndarray, lesions: Sequence[Lesion], box: Box, grid: Grid) -> tuple[np.ndarray, tuple[Lesion, ...]]:

@@ -41,19 +41,25 @@ class CleanUp:
 
     Attributes:
         min_lesion_voxels, min_lesion_mm3: a lesion that is below both is an island of noise.
+        min_lesion_peak: a lesion whose highest probability stays below this is a doubt, not a lesion; None takes what
+            the model's manifest says.
     """
 
     min_lesion_voxels: int = 30
     min_lesion_mm3: float = 65.0  # a sphere of 5 mm diameter
+    min_lesion_peak: float | None = None
 
 
-def clean(classes: np.ndarray, grid: Grid, limits: CleanUp) -> tuple[np.ndarray, tuple[Lesion, ...]]:
-    """Keeps the largest liver, fills its holes, keeps lesions inside it, drops islands, numbers the lesions.
+def clean(
+    classes: np.ndarray, grid: Grid, limits: CleanUp, probability: np.ndarray | None = None
+) -> tuple[np.ndarray, tuple[Lesion, ...]]:
+    """Keeps the largest liver, fills its holes, keeps lesions inside it, drops islands and doubts, numbers the rest.
 
     Args:
         classes: 0 background, 1 liver, 2 lesion, [k, j, i] on ``grid``.
         grid: the grid of ``classes``.
-        limits: what counts as an island.
+        limits: what counts as an island, and as a doubt.
+        probability: of lesion, [k, j, i] on ``grid``; None judges by size alone.
 
     Returns:
         (labels, lesions): labels as in :class:`.result.Result` (uint8, or uint16 from 255 lesions on), and the
@@ -62,10 +68,16 @@ def clean(classes: np.ndarray, grid: Grid, limits: CleanUp) -> tuple[np.ndarray,
     liver = fill_holes(largest_component(classes > 0))
     numbers, sizes = components((classes == LESION_CLASS) & liver)
     voxel = grid.voxel_volume_mm3
-    keep = [n for n in sizes if not (n < limits.min_lesion_voxels and n * voxel < limits.min_lesion_mm3)]
-    # Components are numbered by falling size, so that the islands are the last ones.
-    numbers[numbers > len(keep)] = 0
-    dtype = np.uint8 if len(keep) + LIVER_LABEL <= 255 else np.uint16
+    real = (sizes >= limits.min_lesion_voxels) | (sizes * voxel >= limits.min_lesion_mm3)
+    if probability is not None and limits.min_lesion_peak:
+        inside = numbers > 0
+        peaks = np.zeros(len(sizes) + 1)
+        np.maximum.at(peaks, numbers[inside], probability[inside])
+        real &= peaks[1:] >= limits.min_lesion_peak
+    # Components are numbered by falling size, and so are those that stay.
+    new_number = np.concatenate([[0], np.where(real, np.cumsum(real), 0)])
+    numbers = new_number[numbers]
+    dtype = np.uint8 if real.sum() + LIVER_LABEL <= 255 else np.uint16
     labels = np.where(numbers > 0, numbers + LIVER_LABEL, liver).astype(dtype)
     return labels, measure_lesions(labels, grid)
 

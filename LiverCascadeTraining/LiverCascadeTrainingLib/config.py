@@ -20,7 +20,7 @@ class TrainingConfig:
         architecture, arguments: as in the manifest.
         spacing_mm, patch_size: along (R, A, S).
         window_hu: see :class:`LiverCascadeLib.models.Manifest`.
-        margin_mm, overlap, input_spacing_mm: written into the manifest.
+        margin_mm, overlap, min_lesion_peak, input_spacing_mm: written into the manifest.
         steps: optimizer steps.
         batch_size: samples per step.
         learning_rate: peak of the one-cycle schedule (linear warm-up, cosine decay).
@@ -47,6 +47,7 @@ class TrainingConfig:
     window_hu: tuple[float, float] = (-175.0, 250.0)
     margin_mm: float = 15.0
     overlap: float = 0.5
+    min_lesion_peak: float = 0.0
     input_spacing_mm: tuple[tuple[float, float], ...] = ((0.5, 3.0), (0.5, 3.0), (0.5, 7.0))
     steps: int = 2000
     batch_size: int = 2

@@ -59,7 +59,9 @@ def make_example(folder: Path, seed: int = 15) -> None:
     mask = painted == Tissue.LIVER
     palette = _portal_venous(rng)
     hu = paint(painted, palette, spacing, rng, generator)
-    hu, lesions = add_lesions(hu, mask, spacing, LesionRanges((7.0, 17.0), 1.0, 4.0), rng, generator)
+    hu, lesions = add_lesions(
+        hu, mask, spacing, LesionRanges((7.0, 17.0), 1.0, 4.0, bright_chance=0.0), rng, generator
+    )
     hu = scan(hu, spacing, rng, generator).round().clamp(-1024, 3071)
     truth, _ = clean((mask.byte() + lesions.byte()).numpy(), grid, CleanUp(8, 300.0))
     folder.mkdir(parents=True, exist_ok=True)

@@ -46,6 +46,7 @@ def export_model(trainer: Trainer, folder: Path, training_data: list[str], measu
         intended_use=INTENDED_USE,
         margin_mm=config.margin_mm if config.role == "refine" else 0.0,
         overlap=config.overlap,
+        min_lesion_peak=config.min_lesion_peak,
         input_spacing_mm=config.input_spacing_mm,
         training_data=tuple(training_data),
         measured={"training_steps": trainer.step, **(measured or {})},

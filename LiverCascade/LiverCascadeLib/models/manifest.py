@@ -34,6 +34,7 @@ class Manifest:
         window_hu: (low, high); HU are clipped to it and scaled to 0…1, so that air is 0.
         margin_mm: refine models: tissue around the located liver that belongs to the box.
         overlap: default overlap of neighboring windows, 0 ≤ overlap < 1.
+        min_lesion_peak: refine models: a lesion whose highest probability stays below this is dropped.
         input_spacing_mm: (lowest, highest) spacing along R, A and S of the scans that it was trained on; empty where
             nobody knows.
         weights_file: file name of the safetensors weights, beside the manifest.
@@ -59,6 +60,7 @@ class Manifest:
     intended_use: str
     margin_mm: float = 0.0
     overlap: float = 0.25
+    min_lesion_peak: float = 0.0
     input_spacing_mm: tuple[tuple[float, float], ...] = ()
     training_data: tuple[str, ...] = ()
     measured: dict[str, Any] = field(default_factory=dict)
@@ -117,7 +119,7 @@ def _problems(content: Any):
         yield f"schema_version is {content.get('schema_version')!r}, this version reads {SCHEMA_VERSION}"
         return
     known = {f.name: f for f in fields(Manifest) if f.name != "folder"}
-    optional = {"margin_mm", "overlap", "input_spacing_mm", "training_data", "measured"}
+    optional = {"margin_mm", "overlap", "min_lesion_peak", "input_spacing_mm", "training_data", "measured"}
     yield from (f"{name} is missing" for name in known if name not in content and name not in optional)
     yield from (f"{name} is not a known field" for name in content if name not in known and name != "schema_version")
     for name, (accepts, expected) in _RULES.items():
@@ -172,6 +174,7 @@ _RULES = {
     "patch_size": (lambda v: _is_numbers(v, 3, 7, whole=True), "three whole numbers of at least 8 voxels"),
     "window_hu": (lambda v: _is_numbers(v, 2, -5000) and v[0] < v[1], "two rising numbers in HU"),
     "margin_mm": (lambda v: _is_numbers([v], 1, -1e-9), "a number of millimetres, not negative"),
+    "min_lesion_peak": (lambda v: _is_numbers([v], 1, -1e-9) and v < 1, "a number from 0 to below 1"),
     "overlap": (lambda v: _is_numbers([v], 1, -1e-9) and v < 1, "a number from 0 to below 1"),
     "input_spacing_mm": (_is_ranges, "three pairs of rising numbers in mm, or nothing"),
     "weights_file": (
