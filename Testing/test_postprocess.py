@@ -2,7 +2,15 @@
 
 import numpy as np
 from LiverCascadeLib.geometry import Box, Grid
-from LiverCascadeLib.postprocess import CleanUp, clean, components, fill_holes, largest_component, measure_lesions
+from LiverCascadeLib.postprocess import (
+    CleanUp,
+    clean,
+    components,
+    fill_holes,
+    largest_component,
+    liver_contact,
+    measure_lesions,
+)
 
 
 def grid_of(shape, spacing=(1.0, 1.0, 1.0)):
@@ -108,3 +116,27 @@ def test_a_lesion_without_a_confident_voxel_is_a_doubt_and_the_rest_is_numbered_
     assert labels[6, 6, 6] == 2
     assert labels[12, 12, 12] == 1
     assert len(clean(classes, grid_of(classes.shape), CleanUp(), probability)[1]) == 2
+
+
+def test_what_lies_beside_the_liver_is_neither_lesion_nor_liver():
+    classes = np.zeros((20, 40, 60), np.uint8)
+    classes[2:18, 2:38, 2:30] = 1
+    classes[5:15, 10:30, 30:50] = 2  # touches the liver with one of its six faces
+    classes[6:12, 10:20, 20:30] = 2  # subcapsular: its right face is the liver's surface, next to the other
+    classes[6:12, 24:30, 5:11] = 2  # inside
+    labels, lesions = clean(classes, grid_of(classes.shape), CleanUp())
+    assert not labels[:, :, 31:].any()
+    assert labels[8, 26, 8] > 1
+    assert len(lesions) >= 1
+
+
+def test_contact_is_the_share_of_the_surface_on_liver():
+    numbers = np.zeros((9, 9, 9), int)
+    numbers[3:6, 3:6, 3:6] = 1
+    liver = np.zeros(numbers.shape, bool)
+    liver[:, :, :5] = True
+    liver &= numbers == 0
+    contact = liver_contact(numbers, 1, liver)
+    shell = 5**3 - 3**3
+    assert np.isclose(contact[0], (25 + 2 * 16) / shell)
+    assert liver_contact(numbers, 1, numbers == 0)[0] == 1.0

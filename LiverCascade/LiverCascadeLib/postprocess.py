@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 from .geometry import Box, Grid
 from .result import FIRST_LESION_LABEL, LIVER_LABEL, Lesion
@@ -35,18 +36,43 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
     return sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(mask.astype(np.uint8)), True)) > 0
 
 
+def liver_contact(numbers: np.ndarray, count: int, liver: np.ndarray) -> np.ndarray:
+    """How far lesions are embedded in liver.
+
+    Args:
+        numbers: lesion components [k, j, i], 1 … ``count``.
+        count: how many there are.
+        liver: liver without lesions, bool [k, j, i].
+
+    Returns:
+        for each lesion the share of the voxels around it (26 neighbors) that are liver or another lesion, 0…1;
+        voxels beyond the array count as not liver.
+    """
+    contact = np.zeros(count)
+    for number, block in enumerate(ndimage.find_objects(numbers, count), start=1):
+        wider = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in block)
+        mask = numbers[wider] == number
+        shell = ndimage.binary_dilation(mask, np.ones((3, 3, 3))) & ~mask
+        embedded = shell & (liver[wider] | (numbers[wider] > 0))
+        contact[number - 1] = np.count_nonzero(embedded) / max(1, np.count_nonzero(shell))
+    return contact
+
+
 @dataclass(frozen=True)
 class CleanUp:
     """What is removed.
 
     Attributes:
         min_lesion_voxels, min_lesion_mm3: a lesion that is below both is an island of noise.
+        min_liver_contact: what has less than this share of its surface on liver lies beside the liver, not in it; it
+            is neither lesion nor liver.
         min_lesion_peak: a lesion whose highest probability stays below this is a doubt, not a lesion; None takes what
             the model's manifest says.
     """
 
     min_lesion_voxels: int = 30
     min_lesion_mm3: float = 65.0  # a sphere of 5 mm diameter
+    min_liver_contact: float = 0.35
     min_lesion_peak: float | None = None
 
 
@@ -67,6 +93,11 @@ def clean(
     """
     liver = fill_holes(largest_component(classes > 0))
     numbers, sizes = components((classes == LESION_CLASS) & liver)
+    beside = liver_contact(numbers, len(sizes), liver & (numbers == 0)) < limits.min_liver_contact
+    if beside.any():
+        liver &= ~np.concatenate([[False], beside])[numbers]
+        liver = fill_holes(largest_component(liver))
+        numbers, sizes = components((classes == LESION_CLASS) & liver)
     voxel = grid.voxel_volume_mm3
     real = (sizes >= limits.min_lesion_voxels) | (sizes * voxel >= limits.min_lesion_mm3)
     if probability is not None and limits.min_lesion_peak:
