@@ -232,11 +232,19 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_weights(cache, tmp_path):
         assert torch.equal(tensor, state_of(second)[name]), name
 
 
-def test_training_lowers_the_loss_and_logs_to_tensorboard(cache, tmp_path, capsys):
+def test_training_lowers_the_loss_and_logs_to_tensorboard(cache, tmp_path):
     config = dataclasses.replace(CONFIG, steps=40, batch_size=2, log_every=10, real_share=0.0, negative_share=0.0)
-    Trainer(config, load_cases(cache), tmp_path, workers=0).train()
-    losses = [float(line.split("loss ")[1].split(",")[0]) for line in capsys.readouterr().out.splitlines()]
-    assert losses[-1] < losses[0]
+    trainer = Trainer(config, load_cases(cache), tmp_path, workers=0)
+    # Judged on fixed samples: the loss of single steps depends on what each step happens to draw.
+    images, targets = (torch.stack(column) for column in zip(*(trainer.samples[n] for n in range(16)), strict=True))
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(cascade_loss(trainer.network(images), targets))
+
+    before = loss()
+    trainer.train()
+    assert loss() < before - 0.1
     assert list((tmp_path / "tensorboard").glob("events.*"))
 
 
