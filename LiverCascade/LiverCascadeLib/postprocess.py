@@ -46,7 +46,7 @@ def liver_contact(numbers: np.ndarray, count: int, liver: np.ndarray) -> np.ndar
 
     Returns:
         for each lesion the share of the voxels around it (26 neighbors) that are liver or another lesion, 0…1;
-        voxels beyond the array count as not liver.
+        voxels beyond the array are not counted.
     """
     contact = np.zeros(count)
     for number, block in enumerate(ndimage.find_objects(numbers, count), start=1):
@@ -107,7 +107,7 @@ def clean(
         real &= peaks[1:] >= limits.min_lesion_peak
     # Components are numbered by falling size, and so are those that stay.
     new_number = np.concatenate([[0], np.where(real, np.cumsum(real), 0)])
-    numbers = new_number[numbers]
+    numbers = new_number.astype(numbers.dtype)[numbers]
     dtype = np.uint8 if real.sum() + LIVER_LABEL <= 255 else np.uint16
     labels = np.where(numbers > 0, numbers + LIVER_LABEL, liver).astype(dtype)
     return labels, measure_lesions(labels, grid)

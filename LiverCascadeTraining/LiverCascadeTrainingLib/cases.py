@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from LiverCascadeLib.geometry import Grid, resample
+from LiverCascadeLib.geometry import resample
 from LiverCascadeLib.volume import read_labels, read_volume
 
 from .anatomy import invent_body
@@ -145,8 +145,3 @@ def load_cases(cache: Path, exclude: Iterable[str] = ()) -> list[Case]:
     if not cases:
         raise FileNotFoundError(f"No prepared cases in {cache}: run 'livercascade-train prepare' first.")
     return cases
-
-
-def case_grid(case: Case) -> Grid:
-    """The grid of a prepared case, with its first voxel at the origin."""
-    return Grid(case.image.shape[::-1], np.diag([*case.spacing[::-1], 1.0]))
