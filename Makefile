@@ -74,16 +74,15 @@ train-default: setup
 	@set -e; \
 	train="$(BIN)/livercascade-train"; \
 	"$$train" prepare --data "$(DATA)" --cache "$(RUNS)/cases"; \
-	from=""; \
-	for name in locate refine refine-tune; do \
-	  "$$train" train "$(CONFIGS)/default-$$name.yaml" --cache "$(RUNS)/cases" --run "$(RUNS)/$$name" $$from; \
-	  if [ $$name = refine ]; then from="--start-from $(RUNS)/refine"; fi; \
-	done; \
-	for role in locate refine; do \
-	  name=$$role; if [ $$role = refine ]; then name=refine-tune; fi; \
-	  "$$train" export "$(CONFIGS)/default-$$name.yaml" --run "$(RUNS)/$$name" --to "$(MODELS)/$$role" \
-	    --sources "$(CONFIGS)/default-sources.json"; \
-	done; \
+	step() { "$$train" train "$(CONFIGS)/default-$$1.yaml" --cache "$(RUNS)/cases" --run "$(RUNS)/$$1" $$2; }; \
+	deliver() { "$$train" export "$(CONFIGS)/default-$$1.yaml" --run "$(RUNS)/$$1" --to "$(MODELS)/$$2" \
+	  --sources "$(CONFIGS)/default-sources.json"; }; \
+	step locate; \
+	deliver locate locate; \
+	step refine; \
+	step refine-tune "--start-from $(RUNS)/refine"; \
+	step refine-priors "--start-from $(RUNS)/refine-tune --locate $(MODELS)/locate"; \
+	deliver refine-priors refine; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 
 example: setup

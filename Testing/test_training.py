@@ -16,10 +16,12 @@ from LiverCascadeTrainingLib.config import TrainingConfig, load_config
 from LiverCascadeTrainingLib.evaluation import compare, compare_files, dice, lesion_counts, surface_distance_95
 from LiverCascadeTrainingLib.export import export_model
 from LiverCascadeTrainingLib.lesions import LesionRanges, add_lesions
+from LiverCascadeTrainingLib.looks import LESION, LIVER, LIVER_OR_LESION
 from LiverCascadeTrainingLib.losses import cascade_loss, soft_dice_loss
 from LiverCascadeTrainingLib.painting import blur, draw_palette
 from LiverCascadeTrainingLib.phantom import phantom_organs
-from LiverCascadeTrainingLib.samples import LESION, LIVER, LIVER_OR_LESION, SampleSet, imitate_prior
+from LiverCascadeTrainingLib.priors import PriorBank, imitate_prior
+from LiverCascadeTrainingLib.samples import SampleSet
 from LiverCascadeTrainingLib.training import Trainer
 from tiny_models import save_model
 
@@ -218,6 +220,80 @@ def test_a_gentle_prior_is_nearly_right_and_a_harsh_one_is_not(cache):
     assert shares[0] < 0.5 * shares[1]
 
 
+@pytest.fixture(scope="module")
+def locate_folder(cache, tmp_path_factory):
+    """A locate model that was trained for a moment: what it says is poor, but it says something."""
+    config = dataclasses.replace(
+        CONFIG,
+        role="locate",
+        arguments={"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2]},
+        spacing_mm=(6.0, 6.0, 6.0),
+        patch_size=(32, 32, 32),
+        steps=30,
+    )
+    folder = tmp_path_factory.mktemp("locate")
+    trainer = Trainer(config, load_cases(cache), folder / "run", workers=0)
+    trainer.train()
+    export_model(trainer, folder / "locate", [])
+    return folder / "locate"
+
+
+class KnownLiver:
+    """A locate stage that marks every voxel of soft tissue in the right half of the body, whatever it sees."""
+
+    def __init__(self, folder):
+        self.manifest = load_manifest(folder)
+
+    def predict(self, ct, prior, grid, progress):
+        found = torch.zeros_like(ct)
+        found[ct.shape[0] // 3 : 2 * ct.shape[0] // 3, :, ct.shape[2] // 2 :] = 0.9
+        return found[None]
+
+
+def test_priors_of_a_locate_model_follow_the_patch_through_the_case(cache, locate_folder, tmp_path):
+    cases, spec = load_cases(cache), CONFIG.sample_spec()
+    bank = PriorBank.fill(tmp_path / "priors", cases, KnownLiver(locate_folder), spec, variants=1, seed=7)
+    assert all(bank.knows(case) for case in cases)
+    case = cases[0]
+    corner = np.array(case.image.shape) // 2 - np.array([8, 16, 16])
+    axes = [torch.arange(n) + float(a) for n, a in zip((16, 32, 32), corner, strict=True)]
+    position = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).float()
+    target = torch.zeros(16, 32, 32, dtype=torch.uint8)
+    inside, outside = [], []
+    for seed in range(10):
+        rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        prior = bank.prior(case, position, target, spec, rng, generator)
+        assert prior.shape == target.shape and float(prior.min()) >= 0 and float(prior.max()) <= 1
+        inside.append(float(prior[:, :, -8:].median()))
+        outside.append(float(prior[:, :, :8].median()))
+    assert np.median(inside) > 0.6 and np.median(outside) < 0.1
+
+
+def test_priors_are_made_once_and_are_the_same_each_time(cache, locate_folder, tmp_path):
+    cases, spec = load_cases(cache), CONFIG.sample_spec()
+    stage = KnownLiver(locate_folder)
+    PriorBank.fill(tmp_path / "a", cases, stage, spec, variants=1, seed=7)
+    files = sorted((tmp_path / "a").glob("*.npy"))
+    assert len(files) == 4 + 4 + 1  # four looks of each real case
+    stamps = [path.stat().st_mtime_ns for path in files]
+    PriorBank.fill(tmp_path / "a", cases, stage, spec, variants=1, seed=7)
+    assert stamps == [path.stat().st_mtime_ns for path in files]
+    PriorBank.fill(tmp_path / "b", cases, stage, spec, variants=1, seed=7)
+    for path in files:
+        assert np.array_equal(np.load(path), np.load(tmp_path / "b" / path.name))
+
+
+def test_a_run_with_located_priors_trains_and_asks_for_the_locate_model(cache, locate_folder, tmp_path):
+    cases = load_cases(cache)
+    config = dataclasses.replace(CONFIG, located_share=1.0, located_looks=1, vessel_contrast_chance=1.0)
+    with pytest.raises(ValueError, match="--locate"):
+        Trainer(config, cases, tmp_path / "run", workers=0)
+    trainer = Trainer(config, cases, tmp_path / "run", workers=0, locate=locate_folder)
+    trainer.train(until=2)
+    assert trainer.step == 2
+    assert len(list((tmp_path / "run" / "priors").glob("*.npy"))) == 9
+
+
 def test_a_stopped_and_resumed_run_ends_with_the_same_weights(cache, tmp_path):
     cases = load_cases(cache)
     whole = Trainer(CONFIG, cases, tmp_path / "whole", workers=0)
@@ -290,7 +366,7 @@ def test_the_committed_configurations_are_valid():
 
     folder = Path(cli.__file__).parents[1] / "Resources" / "Configurations"
     roles = [load_config(path).role for path in sorted(folder.glob("*.yaml"))]
-    assert roles == ["locate", "refine", "refine"]
+    assert roles == ["locate", "refine", "refine", "refine"]
 
 
 def test_the_command_line_trains_and_exports(cache, tmp_path, capsys):

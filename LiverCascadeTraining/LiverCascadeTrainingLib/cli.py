@@ -22,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--cache", type=Path, required=True)
     train.add_argument("--run", type=Path, required=True, help="run folder; an existing checkpoint is resumed")
     train.add_argument("--start-from", type=Path, help="run whose averaged weights a new run begins with")
+    train.add_argument("--locate", type=Path, help="locate model whose probabilities become priors of a refine run")
     train.add_argument("--until", type=int, help="stop after this step; the schedule stays the configured one")
     train.add_argument("--device", default="cpu")
     train.add_argument("--workers", type=int, default=1, help="processes that make samples")
@@ -70,7 +71,8 @@ def _trainer(options: argparse.Namespace, cases: list):
         torch.set_num_threads(options.threads)
     config = load_config(options.config)
     device, workers = getattr(options, "device", "cpu"), getattr(options, "workers", 0)
-    return Trainer(config, cases, options.run, device, workers, getattr(options, "start_from", None))
+    start_from, locate = getattr(options, "start_from", None), getattr(options, "locate", None)
+    return Trainer(config, cases, options.run, device, workers, start_from, locate)
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .lesions import LesionRanges
-from .samples import SampleSpec
+from .looks import SampleSpec
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,10 @@ class TrainingConfig:
         lesion_bright_chance, false_lesion_weight: see :class:`.lesions.LesionRanges` and
             :func:`.losses.cascade_loss`.
         gentle_prior_steps: steps in which the imitated prior is nearly right; see
-            :func:`.samples.imitate_prior`.
+            :func:`.priors.imitate_prior`.
+        located_share, vessel_contrast_chance: see :class:`.looks.SampleSpec`.
+        located_looks: how often the locate network looks at each synthetic case for the priors; four times as often
+            at each real one.
         exclude: names of cases (prefixes) that are not trained on.
     """
 
@@ -65,6 +68,9 @@ class TrainingConfig:
     lesion_radius_mm: tuple[float, float] = (2.5, 42.0)
     lesion_chance: float = 0.75
     lesion_bright_chance: float = 0.15
+    located_share: float = 0.0
+    located_looks: int = 2
+    vessel_contrast_chance: float = 0.0
     false_lesion_weight: float = 0.0
     exclude: tuple[str, ...] = field(default=())
 
@@ -96,6 +102,8 @@ class TrainingConfig:
             centered_share=self.centered_share,
             gentle_prior_until=self.gentle_prior_steps * self.batch_size,
             lesions=LesionRanges(self.lesion_radius_mm, self.lesion_chance, bright_chance=self.lesion_bright_chance),
+            located_share=self.located_share,
+            vessel_contrast_chance=self.vessel_contrast_chance,
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from LiverCascadeLib.volume import write_labels
 
 from .anatomy import Tissue, invent_body
 from .lesions import LesionRanges, add_lesions
+from .looks import sample_tissues
 from .painting import Palette, draw_palette, paint, scan
 from .phantom import SPACING_MM, phantom_organs
-from .samples import sample_tissues
 
 SIZE = (154, 122, 72)
 SPACING = (2.6, 2.6, 4.0)

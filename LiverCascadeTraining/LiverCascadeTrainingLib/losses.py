@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .samples import BACKGROUND, LESION, LIVER_OR_LESION
+from .looks import BACKGROUND, LESION, LIVER_OR_LESION
 
 
 def soft_dice_loss(probability: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

@@ -9,13 +9,16 @@ import time
 from pathlib import Path
 
 import torch
-from LiverCascadeLib.models import build_network
+from LiverCascadeLib.models import build_network, load_manifest
+from LiverCascadeLib.predictor import NetworkPredictor
 from torch.utils.data import DataLoader
 
 from .cases import Case
 from .config import TrainingConfig
+from .looks import LESION
 from .losses import cascade_loss
-from .samples import LESION, SampleSet
+from .priors import PriorBank
+from .samples import SampleSet
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -39,9 +42,12 @@ class Trainer:
         device: where to compute.
         workers: processes that make samples; the samples do not depend on it.
         start_from: folder of another run with the same network, whose averaged weights a new run begins with.
+        locate: folder of a locate model, whose probabilities become priors; needed where the configuration has a
+            ``located_share``.
 
     Raises:
         FileNotFoundError: ``start_from`` has no checkpoint.
+        ValueError: the configuration wants a locate model and there is none.
     """
 
     def __init__(
@@ -52,9 +58,10 @@ class Trainer:
         device: str = "cpu",
         workers: int = 1,
         start_from: Path | None = None,
+        locate: Path | None = None,
     ):
         self.config, self.run, self.device, self.workers = config, run, torch.device(device), workers
-        self.samples = SampleSet(cases, config.sample_spec(), config.seed)
+        self.samples = SampleSet(cases, config.sample_spec(), config.seed, self._priors(cases, locate))
         torch.manual_seed(config.seed)
         network = build_network(config.architecture, config.arguments)
         # Channels last is up to three times as fast for strided 3D convolutions on the CPU.
@@ -69,6 +76,17 @@ class Trainer:
         run.mkdir(parents=True, exist_ok=True)
         if (run / CHECKPOINT).exists():
             self._load()
+
+    def _priors(self, cases: list[Case], locate: Path | None) -> PriorBank | None:
+        config = self.config
+        if not cases or not config.located_share:
+            return None
+        if locate is None:
+            raise ValueError("This configuration trains with the priors of a locate model: name its folder, --locate.")
+        stage = NetworkPredictor(load_manifest(locate), self.device.type)
+        return PriorBank.fill(
+            self.run / "priors", cases, stage, config.sample_spec(), config.located_looks, config.seed
+        )
 
     def _read(self, run: Path) -> dict:
         if not (run / CHECKPOINT).exists():
