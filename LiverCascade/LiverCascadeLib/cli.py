@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import signal
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from . import __version__
 from .errors import EXIT_BAD_INPUT, EXIT_CANCELLED, EXIT_DONE, EXIT_OUT_OF_RESOURCES, Cancelled, LiverCascadeError
 from .findings import Finding
-from .progress import Progress
+from .progress import Progress, cancel_on_signals
+
+if TYPE_CHECKING:
+    from .cascade import Cascade, Options
+    from .result import Result
+    from .volume import Volume
 
 DESCRIPTION = """\
 Finds the liver and its lesions on a CT of the abdomen. Research use only, not a medical device.
@@ -41,6 +45,29 @@ examples:
   livercascade segment /path/to/dicom/folder -o results/ --device cpu --json
 
 {EPILOG}"""
+
+
+BATCH_DESCRIPTION = f"""\
+{DESCRIPTION}
+
+Segments every CT under a folder: NIfTI, NRRD and MetaImage files, and folders with DICOM slices. Label maps and
+earlier results are passed over. Each study gets a folder of its own under the output, named after its place under the
+input. What is done already is not done again."""
+
+BATCH_EPILOG = f"""\
+OUTPUT/status.csv has a line for each study and is right at every moment:
+  status                 done, failed (the message says why), or missing (not done yet)
+  seconds, liver_ml, lesions, findings, message
+
+exit codes:
+  {EXIT_DONE}  every study is done
+  {EXIT_BAD_INPUT}  at least one study failed, or there is no CT; a study that fails does not stop the others
+  {EXIT_CANCELLED}  cancelled (Ctrl+C or SIGTERM); start again to go on
+  {EXIT_OUT_OF_RESOURCES}  at least one study failed because memory, disk space, the GPU or a package was lacking
+
+examples:
+  livercascade batch --input studies/ --output results/
+  livercascade batch --input studies/ --output results/ --jobs 2 --device gpu"""
 
 
 class ProgressPrinter:
@@ -115,47 +142,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_input(segment)
     segment.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
-    segment.add_argument(
-        "--model",
-        type=Path,
-        metavar="FOLDER",
-        help="folder with the models 'locate' and 'refine' (default: the embedded models)",
-    )
-    segment.add_argument(
-        "--device",
-        default="auto",
-        metavar="DEVICE",
-        help="auto (default), cpu, gpu, or cuda:N for one of several GPUs",
-    )
-    segment.add_argument(
-        "--overlap",
-        type=_fraction,
-        metavar="X",
-        help="overlap of neighboring windows, 0 to 0.9 (default: the model's)",
-    )
-    segment.add_argument(
-        "--margin", type=_not_negative, metavar="MM", help="tissue around the located liver that is worked on, in mm"
-    )
-    segment.add_argument(
-        "--binary-prior",
-        action="store_true",
-        help="hand the located liver to the fine stage as a mask instead of a probability (for comparison)",
-    )
-    segment.add_argument(
-        "--min-lesion-voxels", type=_not_negative, default=30, metavar="N", help="see --min-lesion-mm3 (default 30)"
-    )
-    segment.add_argument(
-        "--min-lesion-mm3",
-        type=_not_negative,
-        default=65.0,
-        metavar="V",
-        help="a lesion is dropped when it is below both limits (default 65 mm³, a sphere of 5 mm)",
-    )
-    segment.add_argument(
-        "--force", action="store_true", help="segment even if the values do not look like those of a CT"
-    )
+    _add_choices(segment)
     segment.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     segment.set_defaults(run=_segment)
+
+    batch = commands.add_parser(
+        "batch",
+        help="segment every CT under a folder",
+        description=BATCH_DESCRIPTION,
+        epilog=BATCH_EPILOG,
+        formatter_class=formatter,
+    )
+    batch.add_argument("-i", "--input", type=Path, required=True, metavar="IN", help="folder with the studies")
+    batch.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
+    batch.add_argument(
+        "--jobs", type=_count, default=1, metavar="N", help="studies at the same time, which share the CPU (default 1)"
+    )
+    batch.add_argument(
+        "--overwrite", action="store_true", help="do everything again, not only what is missing or failed"
+    )
+    _add_choices(batch)
+    batch.add_argument("--threads", type=_count, metavar="N", help="CPU threads of all jobs (default: all cores)")
+    batch.add_argument("--quiet", action="store_true", help="print errors only")
+    batch.set_defaults(run=_batch)
 
     check = commands.add_parser(
         "check", help="say what speaks for or against a CT, without segmenting it", description=DESCRIPTION
@@ -180,6 +189,75 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object on standard output")
 
 
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with the models 'locate' and 'refine' (default: the embedded models)",
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="auto (default), cpu, gpu, or cuda:N for one of several GPUs",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=_fraction,
+        metavar="X",
+        help="overlap of neighboring windows, 0 to 0.9 (default: the model's)",
+    )
+    parser.add_argument(
+        "--thorough",
+        action="store_true",
+        help="average each window with its mirror image (left and right exchanged); takes twice as long",
+    )
+    parser.add_argument(
+        "--margin", type=_not_negative, metavar="MM", help="tissue around the located liver that is worked on, in mm"
+    )
+    parser.add_argument(
+        "--binary-prior",
+        action="store_true",
+        help="hand the located liver to the fine stage as a mask instead of a probability (for comparison)",
+    )
+    parser.add_argument(
+        "--min-lesion-voxels", type=_not_negative, default=30, metavar="N", help="see --min-lesion-mm3 (default 30)"
+    )
+    parser.add_argument(
+        "--min-lesion-mm3",
+        type=_not_negative,
+        default=65.0,
+        metavar="V",
+        help="a lesion is dropped when it is below both limits (default 65 mm³, a sphere of 5 mm)",
+    )
+    parser.add_argument(
+        "--force", action="store_true", help="segment even if the values do not look like those of a CT"
+    )
+
+
+def _choices(options: argparse.Namespace) -> Options:
+    from .cascade import Options
+    from .postprocess import CleanUp
+
+    return Options(
+        device=options.device,
+        overlap=options.overlap,
+        margin_mm=options.margin,
+        binary_prior=options.binary_prior,
+        force=options.force,
+        mirroring=options.thorough,
+        clean_up=CleanUp(int(options.min_lesion_voxels), options.min_lesion_mm3),
+    )
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or above")
+    return value
+
+
 def _not_negative(text: str) -> float:
     value = float(text)
     if not 0 <= value < float("inf"):
@@ -196,36 +274,26 @@ def _fraction(text: str) -> float:
 
 def _segment(options: argparse.Namespace) -> int:
     # Heavy imports wait until the arguments are known to be right: --help answers at once.
-    from .cascade import Options, load_cascade, segment
-    from .postprocess import CleanUp
-    from .report.files import OutputFolder, record, write_results
-    from .scene import SceneProcess
-    from .volume import read_volume
+    from .batch import segment_study
+    from .cascade import load_cascade, segment
+    from .report.files import record
 
     printer = ProgressPrinter(sys.stderr, options.quiet)
-    cancelled = _cancel_on_signals()
-    progress = Progress(printer, lambda: bool(cancelled))
-    choices = Options(
-        device=options.device,
-        overlap=options.overlap,
-        margin_mm=options.margin,
-        binary_prior=options.binary_prior,
-        force=options.force,
-        clean_up=CleanUp(int(options.min_lesion_voxels), options.min_lesion_mm3),
-    )
-    try:
-        with OutputFolder(options.output) as output, SceneProcess(output.scratch) as scene:
-            progress.stage("read")
-            volume = read_volume(options.input)
-            scene.prepare(volume)
-            progress.stage("load")
-            if options.threads:
-                import torch
+    cancelled = cancel_on_signals()
+    choices = _choices(options)
 
-                torch.set_num_threads(max(1, options.threads))
-            cascade = load_cascade(options.model, choices)
-            result = segment(volume, cascade, choices, progress)
-            write_results(result, output, progress, scene)
+    cascades: list[Cascade] = []
+
+    def compute(volume: Volume, progress: Progress) -> Result:
+        return segment(volume, cascades[0], choices, progress)
+
+    try:
+        progress = Progress(printer, lambda: bool(cancelled))
+        meanwhile = (
+            lambda: _import_torch(options.threads),
+            lambda: cascades.append(load_cascade(options.model, choices)),
+        )
+        result = segment_study(options.input, options.output, compute, progress, meanwhile)
     finally:
         printer.close()
     if options.json:
@@ -237,18 +305,26 @@ def _segment(options: argparse.Namespace) -> int:
     return EXIT_DONE
 
 
-def _cancel_on_signals() -> list[int]:
-    """A list that stays empty until the user or the system asks for an end."""
-    received: list[int] = []
+def _import_torch(threads: int | None) -> None:
+    import torch
 
-    def note(number: int, _frame: object) -> None:
-        if received:  # asked twice: do not wait for the next window
-            raise KeyboardInterrupt
-        received.append(number)
+    if threads:
+        torch.set_num_threads(max(1, threads))
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, note)
-    return received
+
+def _batch(options: argparse.Namespace) -> int:
+    from .batch import BatchSettings, run_batch
+
+    settings = BatchSettings(
+        options=_choices(options),
+        models=options.model,
+        jobs=options.jobs,
+        threads=options.threads,
+        overwrite=options.overwrite,
+        quiet=options.quiet,
+    )
+    cancelled = cancel_on_signals()
+    return run_batch(options.input, options.output, settings, lambda: bool(cancelled))
 
 
 def _print_findings(findings: tuple[Finding, ...]) -> None:

@@ -42,3 +42,15 @@ class ResourceError(LiverCascadeError):
     """Memory or disk ran out."""
 
     exit_code = EXIT_OUT_OF_RESOURCES
+
+
+class MissingPackageError(LiverCascadeError):
+    """A Python package that the computation needs is not installed."""
+
+    exit_code = EXIT_OUT_OF_RESOURCES
+
+
+class WorkerCrashed(LiverCascadeError):
+    """The process that computes died, or failed in a way that nobody foresaw."""
+
+    exit_code = EXIT_OUT_OF_RESOURCES

@@ -1,4 +1,4 @@
-"""Pixel values on their way in: to int16 without a float copy of the volume, and without noise on a terminal."""
+"""Pixel values on their way in and out: to int16 without a float copy of the volume, without noise on a terminal."""
 
 from __future__ import annotations
 
@@ -136,3 +136,10 @@ class Int16Sink:
             f"{self.high:.6g}) and were set to these limits. CT numbers of tissue are far inside them."
         )
         return self.array, (Finding("clipped-values", Severity.INFO, text),)
+
+
+def write_raw(path: Path, array: np.ndarray) -> None:
+    """Writes the bare values of ``array``. NumPy's own writers do not tell a full disk from other errors."""
+    with path.open("wb") as stream:
+        for part in array:  # one by one: a flipped volume is not copied as a whole
+            stream.write(np.ascontiguousarray(part).data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -48,3 +49,17 @@ class Progress:
             self.timings[self._stage] = self.timings.get(self._stage, 0.0) + elapsed
             self.listener(self._stage, 1.0)
             self._stage = ""
+
+
+def cancel_on_signals() -> list[int]:
+    """A list that stays empty until the user (Ctrl-C) or the system asks for an end; the second time interrupts."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        if received:  # asked twice: do not wait for the next window
+            raise KeyboardInterrupt
+        received.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, note)
+    return received

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,18 @@ from .volume import Volume
 
 LIVER_LABEL = 1
 FIRST_LESION_LABEL = 2
+
+
+def summarize(liver_volume_ml: float, lesion_volumes_ml: Sequence[float]) -> str:
+    """The sentence that a reader gets about a liver, lesions included, and its lesions."""
+    if liver_volume_ml == 0:
+        return "No liver was found."
+    liver = f"Liver {liver_volume_ml:.0f} mL"
+    if not lesion_volumes_ml:
+        return f"{liver}; no lesion found."
+    total = sum(lesion_volumes_ml)
+    count = "1 lesion" if len(lesion_volumes_ml) == 1 else f"{len(lesion_volumes_ml)} lesions"
+    return f"{liver}; {count}, {total:.1f} mL together ({100 * total / liver_volume_ml:.1f} % of the liver)."
 
 
 @dataclass(frozen=True)
@@ -65,11 +78,4 @@ class Result:
     @property
     def summary(self) -> str:
         """One sentence for the reader."""
-        if self.liver_volume_ml == 0:
-            return "No liver was found."
-        liver = f"Liver {self.liver_volume_ml:.0f} mL"
-        if not self.lesions:
-            return f"{liver}; no lesion found."
-        total = sum(lesion.volume_ml for lesion in self.lesions)
-        count = "1 lesion" if len(self.lesions) == 1 else f"{len(self.lesions)} lesions"
-        return f"{liver}; {count}, {total:.1f} mL together ({100 * total / self.liver_volume_ml:.1f} % of the liver)."
+        return summarize(self.liver_volume_ml, [lesion.volume_ml for lesion in self.lesions])
