@@ -36,7 +36,7 @@ from LiverCascadeLib.scene import (  # noqa: E402
     render3D,
     resultLabelsFromSegmentation,
     segmentationFromResult,
-    segmentations,
+    terminology,
     volumeFromNode,
     volumes,
     worldGrid,
@@ -49,7 +49,7 @@ from vtkmodules.vtkCommonCore import reference  # noqa: E402
 from vtkmodules.vtkCommonDataModel import vtkImageData  # noqa: E402
 from vtkmodules.vtkCommonMath import vtkMatrix4x4  # noqa: E402
 
-TERMINOLOGY = Path(segmentations.__file__).parents[2] / "Resources" / "LiverCascade.term.json"
+TERMINOLOGY = Path(terminology.__file__).parents[2] / "Resources" / "LiverCascade.term.json"
 BODIES = {"Liver": LIVER, "Lesion 1": LESIONS[0], "Lesion 2": LESIONS[1]}
 
 
@@ -175,8 +175,8 @@ def test_names_colors_and_terminology_are_set_and_kept(scene, tmp_path):
         assert [segment.GetName() for segment in segments] == ["Liver", "Lesion 1", "Lesion 2"]
         assert segmentation.ContainsRepresentation("Closed surface")
         expected = [
-            (segmentations.LIVER_COLOR, "10200004", "Liver"),
-            (segmentations.LESION_COLOR, "52988006", "Lesion"),
+            (terminology.LIVER_COLOR, "10200004", "Liver"),
+            (terminology.LESION_COLOR, "52988006", "Lesion"),
         ]
         for segment, (color, code, meaning) in zip(segments, [*expected, expected[1]], strict=True):
             assert np.allclose(segment.GetColor(), np.array(color) / 255, atol=1e-5)
@@ -191,7 +191,7 @@ def test_names_colors_and_terminology_are_set_and_kept(scene, tmp_path):
 
 def test_terminology_file_is_read_by_slicer_and_agrees_with_the_segments():
     logic = slicer.vtkSlicerTerminologiesModuleLogic()
-    assert logic.LoadTerminologyFromFile(str(TERMINOLOGY)) == segmentations.TERMINOLOGY_CONTEXT
+    assert logic.LoadTerminologyFromFile(str(TERMINOLOGY)) == terminology.TERMINOLOGY_CONTEXT
     content = json.loads(TERMINOLOGY.read_text(encoding="utf-8"))["SegmentationCodes"]["Category"]
     entries = {
         f"SCT^{kind['CodeValue']}^{kind['CodeMeaning']}": (f"SCT^{group['CodeValue']}^{group['CodeMeaning']}", kind)
@@ -199,11 +199,11 @@ def test_terminology_file_is_read_by_slicer_and_agrees_with_the_segments():
         for kind in group["Type"]
     }
     for text, color in (
-        (segmentations.LIVER_TERMINOLOGY, segmentations.LIVER_COLOR),
-        (segmentations.LESION_TERMINOLOGY, segmentations.LESION_COLOR),
+        (terminology.LIVER_TERMINOLOGY, terminology.LIVER_COLOR),
+        (terminology.LESION_TERMINOLOGY, terminology.LESION_COLOR),
     ):
         context, category, kind = text.split("~")[:3]
-        assert context == segmentations.TERMINOLOGY_CONTEXT
+        assert context == terminology.TERMINOLOGY_CONTEXT
         assert entries[kind][0] == category
         assert tuple(entries[kind][1]["recommendedDisplayRGBValue"]) == color
     assert sum("Couinaud" in kind for kind in entries) == 8

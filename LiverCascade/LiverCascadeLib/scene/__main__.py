@@ -12,10 +12,11 @@ from typing import TextIO
 import numpy as np
 
 from ..geometry import Box, Grid
+from ..pixels import write_raw
 from ..report.overview import Rendering
 from ..result import Lesion, Result
 from ..volume import Volume
-from .process import describe, write_raw
+from .process import describe
 
 
 class _Events:

@@ -50,7 +50,7 @@ class SceneBundle:
         storage.SetCompressionParameter(storage.GetCompressionParameterFastest())
         storage.SetDefaultWriteFileExtension("nrrd")
         path = self.data / "volume.nrrd"
-        _write(storage, volumeNode, path)
+        writeNode(storage, volumeNode, path)
         self._archive.write(path, f"scene/Data/{path.name}")
         path.unlink()
 
@@ -65,7 +65,7 @@ class SceneBundle:
         # The liver's box instead of the whole volume; the reference geometry is stored beside it.
         storage.SetCropToMinimumExtent(True)
         path = self.data / SEGMENTATION_FILE
-        _write(storage, segmentationNode, path)
+        writeNode(storage, segmentationNode, path)
         self._archive.write(path, f"scene/Data/{path.name}")
         self._archive.write(self._saveSceneFile(), "scene/scene.mrml", zipfile.ZIP_DEFLATED)
         self._archive.close()
@@ -117,7 +117,13 @@ def _storageNode(node, className: str, scene):
     return storage
 
 
-def _write(storage, node, path: Path) -> None:
+def writeNode(storage: slicer.vtkMRMLStorageNode, node: slicer.vtkMRMLStorableNode, path: Path) -> None:
+    """Writes ``node`` to ``path``.
+
+    Raises:
+        OutputError: MRML could not write it.
+        OSError: the disk is full.
+    """
     storage.SetFileName(str(path))
     if storage.WriteData(node) and path.exists():
         return

@@ -25,6 +25,7 @@ import numpy as np
 
 from ..errors import OutputError
 from ..geometry import Box
+from ..pixels import write_raw
 from ..progress import Progress
 from ..report.files import explained
 from ..report.overview import Rendering
@@ -132,7 +133,9 @@ class SceneProcess:
 
     def close(self) -> None:
         """Ends the child, whatever it is doing."""
-        self._child.kill()
+        from ..jobs import kill_tree  # the child itself does without what that imports
+
+        kill_tree(self._child.pid)  # in Slicer, the child is a launcher
         self._child.wait()
         self._reader.join()
         for stream in (self._child.stdin, self._child.stdout, self._log):
@@ -164,13 +167,6 @@ def _error(event: dict) -> Exception:
     if event.get("errno"):
         return OSError(event["errno"], os.strerror(event["errno"]))
     return OutputError(event["message"])
-
-
-def write_raw(path: Path, array: np.ndarray) -> None:
-    """Writes the bare values of ``array``. NumPy's own writers do not tell a full disk from other errors."""
-    with path.open("wb") as stream:
-        for part in array:  # one by one: a flipped volume is not copied as a whole
-            stream.write(np.ascontiguousarray(part).data)
 
 
 def describe(error: Exception) -> dict:

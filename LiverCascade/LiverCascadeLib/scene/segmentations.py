@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Sequence
+
 import numpy as np
 import slicer
 from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
-from vtkmodules.vtkCommonCore import reference
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
 from ..geometry import Box, Grid
 from ..result import FIRST_LESION_LABEL, LIVER_LABEL, Result
-from .volumes import arrayFromMatrix, matrixFromArray, worldFromLocal, worldGrid
+from ..steps import exhausted
+from .terminology import LESION_COLOR, LESION_TERMINOLOGY, LIVER_COLOR, LIVER_TERMINOLOGY, isLiver
+from .volumes import arrayFromMatrix, matrixFromArray, placeBeside, worldFromLocal, worldGrid
 
 LIVER_SEGMENT_ID = "Liver"
-LIVER_COLOR = (221, 130, 101)
-LESION_COLOR = (255, 221, 64)
 LIVER_OPACITY_3D = 0.45
-
-# Names and codes as in Resources/LiverCascade.term.json; a test holds the two together.
-TERMINOLOGY_CONTEXT = "LiverCascade liver terminology"
-REGION_CONTEXT = "Anatomic codes - DICOM master list"
-LIVER_TYPE = "SCT^10200004^Liver"
-LIVER_TERMINOLOGY = f"{TERMINOLOGY_CONTEXT}~SCT^123037004^Anatomical Structure~{LIVER_TYPE}~^^~{REGION_CONTEXT}~^^~^^"
-LESION_TERMINOLOGY = (
-    f"{TERMINOLOGY_CONTEXT}~SCT^49755003^Morphologically Altered Structure~SCT^52988006^Lesion~^^"
-    f"~{REGION_CONTEXT}~{LIVER_TYPE}~^^"
-)
 
 _LABELMAP, _SURFACE = "Binary labelmap", "Closed surface"
 
@@ -48,32 +39,61 @@ def segmentationFromResult(
         ValueError: the volume node lies on another grid than the result.
         InputError: the volume node stands under a non-linear transform.
     """
+    return exhausted(segmentationSteps(result, scene, referenceVolumeNode))
+
+
+def segmentationSteps(
+    result: Result,
+    scene: slicer.vtkMRMLScene,
+    referenceVolumeNode: slicer.vtkMRMLScalarVolumeNode | None = None,
+) -> Generator[None, None, slicer.vtkMRMLSegmentationNode]:
+    """:func:`segmentationFromResult` in short steps; closing the generator before its end leaves no node behind."""
     grid = result.volume.grid
     if referenceVolumeNode is not None and not worldGrid(referenceVolumeNode).is_close(grid, tolerance_mm=0.01):
         raise ValueError(f"The volume '{referenceVolumeNode.GetName()}' lies on another grid than the result.")
+    box = yield from _boxSteps(result.labels)
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{result.volume.name} liver")
     node.CreateDefaultDisplayNodes()
     node.SetSourceRepresentationToBinaryLabelmap()
     if referenceVolumeNode is not None:
         node.SetAndObserveTransformNodeID(referenceVolumeNode.GetTransformNodeID())
         node.SetReferenceImageGeometryParameterFromVolumeNode(referenceVolumeNode)
-        _placeBeside(referenceVolumeNode, node, scene)
+        placeBeside(referenceVolumeNode, node, scene)
         local = vtkMatrix4x4()
         referenceVolumeNode.GetIJKToRASMatrix(local)
         grid = Grid(grid.size, arrayFromMatrix(local))
     else:
         _setReferenceGrid(node.GetSegmentation(), grid)
-    box = Box.around(result.labels)
-    if box is not None:
-        _addSegments(node, result.labels[box.slices], box, grid, [lesion.id for lesion in result.lesions])
+    try:
+        if box is not None:
+            yield from _segmentSteps(node, result.labels[box.slices], box, grid, [n.id for n in result.lesions])
+    except BaseException:
+        scene.RemoveNode(node)
+        raise
     return node
 
 
-def _addSegments(node, labels: np.ndarray, box: Box, grid: Grid, lesionIds: list[int]) -> None:
+def _boxSteps(labels: np.ndarray, slab: int = 32) -> Generator[None, None, Box | None]:
+    """``Box.around(labels)``, slab by slab."""
+    corners = []
+    for first in range(0, len(labels), slab):
+        part = Box.around(labels[first : first + slab])
+        if part is not None:
+            corners += [(*part.start[:2], part.start[2] + first), (*part.stop[:2], part.stop[2] + first)]
+        yield
+    if not corners:
+        return None
+    return Box(tuple(map(min, zip(*corners[::2], strict=True))), tuple(map(max, zip(*corners[1::2], strict=True))))
+
+
+def _segmentSteps(node, labels: np.ndarray, box: Box, grid: Grid, lesionIds: list[int]) -> Generator[None, None, None]:
+    yield
     liver = orientedImage((labels >= LIVER_LABEL).astype(np.uint8), box, grid)
     _addSegment(node, LIVER_SEGMENT_ID, "Liver", LIVER_COLOR, LIVER_TERMINOLOGY, liver, 1)
     node.GetDisplayNode().SetSegmentOpacity3D(LIVER_SEGMENT_ID, LIVER_OPACITY_3D)
+    yield
     inner = Box.around(labels >= FIRST_LESION_LABEL)
+    yield
     if inner is None or not lesionIds:
         return
     # One shared layer: label values are the lesions' ids, 0 outside.
@@ -83,6 +103,7 @@ def _addSegments(node, labels: np.ndarray, box: Box, grid: Grid, lesionIds: list
     stop = tuple(a + b for a, b in zip(start, inner.size, strict=True))
     layer = orientedImage(values, Box(start, stop), grid)
     for lesionId in lesionIds:
+        yield
         _addSegment(
             node, f"Lesion_{lesionId}", f"Lesion {lesionId}", LESION_COLOR, LESION_TERMINOLOGY, layer, lesionId
         )
@@ -120,24 +141,15 @@ def _setReferenceGrid(segmentation, grid: Grid) -> None:
     )
 
 
-def _placeBeside(volumeNode, segmentationNode, scene) -> None:
-    """Puts the segmentation where the volume is in the subject hierarchy: in its study, if it has one."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    # The application makes an item for every node by itself; without it there is nobody to do so.
-    volumeItem, segmentationItem = (
-        hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
-        for node in (volumeNode, segmentationNode)
-    )
-    hierarchy.SetItemParent(segmentationItem, hierarchy.GetItemParent(volumeItem))
-
-
 def createClosedSurface(segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
     """Makes the surfaces for 3D views, and shows them; files remember to make them again when they are loaded."""
     segmentationNode.CreateClosedSurfaceRepresentation()
     segmentationNode.GetDisplayNode().SetPreferredDisplayRepresentationName3D(_SURFACE)
 
 
-def resultLabelsFromSegmentation(segmentationNode: slicer.vtkMRMLSegmentationNode, grid: Grid) -> np.ndarray:
+def resultLabelsFromSegmentation(
+    segmentationNode: slicer.vtkMRMLSegmentationNode, grid: Grid, lesionIds: Sequence[str] | None = None
+) -> np.ndarray:
     """Reads the segments back as labels on ``grid``: 1 liver, 2 … the other segments in their order.
 
     The segment whose terminology type is Liver is the liver; later segments win where segments overlap. Segments on
@@ -145,6 +157,7 @@ def resultLabelsFromSegmentation(segmentationNode: slicer.vtkMRMLSegmentationNod
 
     Args:
         grid: a grid in the world, such as :func:`worldGrid` of the volume node.
+        lesionIds: ids of the segments to take beside the liver, in the order of their labels; None takes all.
 
     Returns:
         uint8, or uint16 from 255 lesions on, [k, j, i].
@@ -154,25 +167,19 @@ def resultLabelsFromSegmentation(segmentationNode: slicer.vtkMRMLSegmentationNod
     """
     segmentation = segmentationNode.GetSegmentation()
     world = worldFromLocal(segmentationNode)
-    segments = [segmentation.GetNthSegment(n) for n in range(segmentation.GetNumberOfSegments())]
-    segments.sort(key=lambda segment: not _isLiver(segment))  # stable: the rest keeps its order
-    labels = np.zeros(grid.shape, np.uint8 if len(segments) < 255 else np.uint16)
-    lesionLabel = FIRST_LESION_LABEL
-    for segment in segments:
-        label = LIVER_LABEL
-        if not _isLiver(segment):
-            label, lesionLabel = lesionLabel, lesionLabel + 1
+    everything = [segmentation.GetNthSegment(n) for n in range(segmentation.GetNumberOfSegments())]
+    livers = [segment for segment in everything if isLiver(segment)]
+    if lesionIds is None:
+        lesions = [segment for segment in everything if not isLiver(segment)]
+    else:
+        lesions = [segmentation.GetSegment(segmentId) for segmentId in lesionIds]
+    labels = np.zeros(grid.shape, np.uint8 if len(lesions) < 255 else np.uint16)
+    labeled = [*((LIVER_LABEL, liver) for liver in livers), *enumerate(lesions, start=FIRST_LESION_LABEL)]
+    for label, segment in labeled:
         image = segment.GetRepresentation(_LABELMAP)
         if image is not None and not image.IsEmpty():
             _pasteSegment(labels, label, image, segment.GetLabelValue(), world, grid)
     return labels
-
-
-def _isLiver(segment) -> bool:
-    entry = reference("")
-    segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), entry)
-    parts = str(entry).split("~")
-    return len(parts) > 2 and parts[2].split("^")[:2] == LIVER_TYPE.split("^")[:2]
 
 
 def _pasteSegment(labels: np.ndarray, label: int, image, labelValue: int, world: np.ndarray, grid: Grid) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import numpy as np
 import slicer
 from vtkmodules.util.numpy_support import numpy_to_vtk, vtk_to_numpy
@@ -10,6 +12,7 @@ from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
 from ..errors import InputError
 from ..geometry import Grid
+from ..steps import exhausted
 from ..volume import Volume
 
 WINDOW_HU, LEVEL_HU = 400.0, 40.0
@@ -19,7 +22,11 @@ def createScene() -> slicer.vtkMRMLScene:
     """A scene in which volumes and segmentations can be made, saved and loaded without the Slicer application."""
     scene = slicer.vtkMRMLScene()
     # The logics register the node classes that their modules own; the scene keeps the classes, not the logics.
-    for logicClass in (slicer.vtkSlicerVolumesLogic, slicer.vtkSlicerSegmentationsModuleLogic):
+    for logicClass in (
+        slicer.vtkSlicerVolumesLogic,
+        slicer.vtkSlicerSegmentationsModuleLogic,
+        slicer.vtkSlicerSequencesLogic,
+    ):
         logicClass().SetMRMLScene(scene)
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     return scene
@@ -72,6 +79,22 @@ def worldGrid(volumeNode: slicer.vtkMRMLVolumeNode) -> Grid:
         raise InputError(f"The geometry of the volume '{volumeNode.GetName()}' is broken. {error}") from error
 
 
+def voxelsOfNode(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> tuple[np.ndarray, Grid]:
+    """The voxels [k, j, i] of a scalar volume node as they are, shared with it, and their grid in the world (RAS mm).
+
+    Raises:
+        InputError: not a scalar CT volume, or a geometry that cannot be used.
+    """
+    name = volumeNode.GetName() or "CT"
+    grid = worldGrid(volumeNode)
+    scalars = volumeNode.GetImageData().GetPointData().GetScalars()
+    if scalars is None or scalars.GetNumberOfComponents() != 1:
+        raise InputError(f"'{name}' is not a volume with one value per voxel: a color or vector image is no CT.")
+    if volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
+        raise InputError(f"'{name}' is a label map. Choose the CT volume that it was drawn on.")
+    return vtk_to_numpy(scalars).reshape(grid.shape), grid
+
+
 def volumeFromNode(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> Volume:
     """The :class:`Volume` of a scalar volume node, on its grid in the world (RAS mm).
 
@@ -81,25 +104,23 @@ def volumeFromNode(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> Volume:
     Raises:
         InputError: not a scalar CT volume, values that are not numbers, or a geometry that cannot be used.
     """
+    return exhausted(volumeSteps(volumeNode))
+
+
+def volumeSteps(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> Generator[None, None, Volume]:
+    """:func:`volumeFromNode` in short steps."""
+    array, grid = voxelsOfNode(volumeNode)
     name = volumeNode.GetName() or "CT"
-    grid = worldGrid(volumeNode)
-    scalars = volumeNode.GetImageData().GetPointData().GetScalars()
-    if scalars is None or scalars.GetNumberOfComponents() != 1:
-        raise InputError(f"'{name}' is not a volume with one value per voxel: a color or vector image is no CT.")
-    if volumeNode.IsA("vtkMRMLLabelMapVolumeNode"):
-        raise InputError(f"'{name}' is a label map. Choose the CT volume that it was drawn on.")
-    return Volume(_asInt16(vtk_to_numpy(scalars).reshape(grid.shape), name), grid, name, _identity(volumeNode))
-
-
-def _asInt16(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype == np.int16:
-        return array
-    result = np.empty(array.shape, np.int16)
-    for source, target in zip(array, result, strict=True):
-        if not np.isfinite(source).all():
-            raise InputError(f"The volume '{name}' holds values that are not numbers (NaN or infinite).")
-        target[:] = np.clip(np.rint(source), -32768, 32767)
-    return result
+    identity = _identity(volumeNode)
+    if array.dtype != np.int16:
+        result = np.empty(array.shape, np.int16)
+        for source, target in zip(array, result, strict=True):
+            if not np.isfinite(source).all():
+                raise InputError(f"The volume '{name}' holds values that are not numbers (NaN or infinite).")
+            target[:] = np.clip(np.rint(source), -32768, 32767)
+            yield
+        array = result
+    return Volume(array, grid, name, identity)
 
 
 def _identity(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> dict[str, object]:
@@ -141,3 +162,14 @@ def showInSliceViews(volumeNode: slicer.vtkMRMLScalarVolumeNode, scene: slicer.v
             composite.SetLayoutName(layout)
             composite = scene.AddNode(composite)
         composite.SetBackgroundVolumeID(volumeNode.GetID())
+
+
+def placeBeside(neighbor: slicer.vtkMRMLNode, node: slicer.vtkMRMLNode, scene: slicer.vtkMRMLScene) -> None:
+    """Puts a node where its neighbor is in the subject hierarchy: in its study, if it has one."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    # The application makes an item for every node by itself; without it there is nobody to do so.
+    neighborItem, item = (
+        hierarchy.GetItemByDataNode(one) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), one)
+        for one in (neighbor, node)
+    )
+    hierarchy.SetItemParent(item, hierarchy.GetItemParent(neighborItem))

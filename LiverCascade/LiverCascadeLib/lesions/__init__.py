@@ -1,0 +1,1 @@
+"""Lesions, measured: declarations and pure functions, without MRML."""

@@ -1,0 +1,60 @@
+"""Measurements of lesions, against figures computed by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from LiverCascadeLib.geometry import Grid
+from LiverCascadeLib.lesions.measurements import MEASUREMENTS, Measurement, Region, measure
+
+GRID = Grid((20, 20, 20), np.array([[-2.0, 0, 0, 10], [0, 2.0, 0, -5], [0, 0, 3.0, 7], [0, 0, 0, 1]]))
+
+
+def test_a_block_is_measured_as_by_hand():
+    mask = np.ones((1, 2, 3), bool)  # 6 voxels of 12 mm³
+    values = measure(mask, GRID, (4, 5, 6))
+    assert values["volume_ml"] == pytest.approx(0.072)
+    assert values["diameter_mm"] == pytest.approx((6 * 72 / np.pi) ** (1 / 3))
+    # The middle of i = 4…6, j = 5…6, k = 6.
+    centroid = [values[f"centroid_{axis}_mm"] for axis in "ras"]
+    assert centroid == pytest.approx([10 - 2 * 5, -5 + 2 * 5.5, 7 + 3 * 6])
+
+
+def test_the_diameter_of_a_ball_is_its_diameter():
+    fine = Grid((1, 1, 1), np.diag([0.5, 0.5, 0.5, 1]))
+    k, j, i = np.ogrid[-45:46, -45:46, -45:46]
+    values = measure(k**2 + j**2 + i**2 <= 40**2, fine, (-45, -45, -45))
+    assert values["diameter_mm"] == pytest.approx(40, rel=0.002)
+    assert [values[f"centroid_{axis}_mm"] for axis in "ras"] == pytest.approx([0, 0, 0])
+
+
+def test_nothing_has_no_volume_and_no_place():
+    values = measure(np.zeros((2, 2, 2), bool), GRID)
+    assert values["volume_ml"] == values["diameter_mm"] == 0
+    assert np.isnan(values["centroid_r_mm"])
+    centroid = next(m for m in MEASUREMENTS if m.key == "centroid_r_mm")
+    assert centroid.text(values["centroid_r_mm"]) == ""
+
+
+def test_any_integer_type_counts_as_a_mask():
+    for dtype in (np.uint8, np.int16, np.uint16, bool):
+        assert measure(np.full((2, 2, 2), 1, dtype), GRID)["volume_ml"] == pytest.approx(0.096)
+
+
+def test_a_flat_array_is_refused():
+    with pytest.raises(ValueError, match="three dimensions"):
+        measure(np.ones((2, 2), bool), GRID)
+
+
+def test_figures_are_shown_with_the_digits_that_they_are_worth():
+    volume = MEASUREMENTS[0]
+    assert (volume.text(12.3456), volume.unit) == ("12.35", "mL")
+    assert len({measurement.key for measurement in MEASUREMENTS}) == len(MEASUREMENTS)
+
+
+def test_another_measurement_is_one_declaration():
+    def widest_mm(region: Region) -> float:
+        return float(np.ptp(region.voxels[:, 0]) * region.grid.spacing[0])
+
+    width = Measurement("width_mm", "Width", "mm", 1, widest_mm)
+    assert width.text(width.compute(Region(np.ones((1, 1, 4), bool), GRID))) == "6.0"
