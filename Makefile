@@ -15,13 +15,14 @@ CONFIGS = LiverCascadeTraining/Resources/Configurations
 SAMPLE = LiverCascade/Resources/SampleData/synthetic_abdomen.nii.gz
 CPU_WHEELS = https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup demo test bench train-default example clean
+.PHONY: help setup demo test bench screenshots train-default example clean
 
 help:
 	@echo "make setup           creates $(VENV) with everything in it (CPU=1: PyTorch without CUDA, much smaller)"
 	@echo "make demo            segments the embedded example; CT=path/to/ct.nii.gz takes your own, OUT=folder"
 	@echo "make test            style checks and the test suite with coverage of the engine"
 	@echo "make bench           measures time and memory"
+	@echo "make screenshots     makes the pictures of the panel in Resources/Screenshots again"
 	@echo "make train-default   trains the embedded models again from DATA=$(DATA); stopped, it goes on where it was"
 	@echo "make example         makes the embedded example again"
 	@echo "make clean           removes $(VENV), caches and $(OUT)"
@@ -69,6 +70,9 @@ test: setup
 
 bench: setup
 	"$(BIN)/python" Testing/bench.py
+
+screenshots: setup
+	QT_QPA_PLATFORM=offscreen PYTHONPATH=LiverCascade:LiverCascadeTraining:Testing "$(BIN)/python" Testing/screenshots.py
 
 train-default: setup
 	@set -e; \

@@ -485,7 +485,7 @@ def test_the_script_runs_by_its_path_alone_with_a_real_worker_and_scenes(tree, t
     assert "Traceback" not in done.stderr
     assert statuses(tmp_path / "out") == {"anna/ct": "done", "berta/ct": "failed", "carla/dicom": "done"}
     assert "scene.mrb" in {path.name for path in (tmp_path / "out" / "anna" / "ct").iterdir()}
-    assert '"mirroring": true' in (tmp_path / "out" / "anna" / "ct" / RESULT_FILE).read_text()
+    assert '"thorough": true' in (tmp_path / "out" / "anna" / "ct" / RESULT_FILE).read_text()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals work differently there")

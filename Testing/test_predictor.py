@@ -79,8 +79,31 @@ def test_windows_far_from_the_located_liver_are_skipped(tmp_path):
     prior = torch.zeros(16, 16, 80)
     prior[..., 70:] = 1.0
     refine.predict(torch.full((16, 16, 80), 100.0), prior, grid_of((16, 16, 80)), Progress())
-    assert len(seen) == 2
+    # Two of nine windows reach the liver; the last but one sees only what the last sees much better.
+    assert len(seen) == 1
     assert all(x.shape[1] == 2 and float(x[:, 1].max()) == 1 for x in seen)
+
+
+def test_passing_over_windows_that_have_no_say_hardly_changes_the_blend(tmp_path, monkeypatch):
+    save_model(tmp_path, "refine")
+    refine = NetworkPredictor(load_manifest(tmp_path))
+    count, shape = [], (24, 40, 80)
+
+    def probable(x):
+        count.append(1)
+        logits = torch.full((x.shape[0], 3, *x.shape[2:]), -9.0)
+        logits[:, 1] = 9.0 * (x[:, 1] > 0) - 4
+        return logits
+
+    refine._network = probable
+    prior = torch.zeros(shape)
+    prior[:, 14:30, 14:70] = 1.0
+    ct = torch.full(shape, 100.0)
+    quick, quick_count = refine.predict(ct, prior, grid_of(shape), Progress()), len(count)
+    monkeypatch.setattr(predictor, "LEAST_SAY", 0.0)
+    whole = refine.predict(ct, prior, grid_of(shape), Progress())
+    assert quick_count < len(count) - quick_count
+    assert torch.allclose(quick[:, prior > 0], whole[:, prior > 0], atol=0.02)
 
 
 def test_a_batch_gives_the_same_as_single_windows(tmp_path):
@@ -171,3 +194,34 @@ def test_reduced_precision_is_used_only_where_it_is_native(monkeypatch):
     assert predictor.autocast_dtype("cpu") is None
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     assert predictor.autocast_dtype("cuda") == torch.float16
+
+
+@pytest.mark.parametrize(("axes", "dims"), [(("R",), (2,)), (("A", "S"), (1, 0))])
+def test_thorough_gives_a_mirrored_scan_the_mirrored_answer_along_the_axes_of_the_manifest(tmp_path, axes, dims):
+    save_model(tmp_path, "locate", mirror_axes=axes)
+    image = 100 * torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(0))
+    grid = grid_of(image.shape)
+    plain, thorough = (NetworkPredictor(load_manifest(tmp_path), overlap=0.5, thorough=t) for t in (False, True))
+    answer = thorough.predict(image, None, grid, Progress())
+    for dim in dims:
+        mirrored = thorough.predict(image.flip(dim), None, grid, Progress()).flip(dim + 1)
+        assert torch.allclose(answer, mirrored, atol=1e-2)
+    other = next(dim for dim in range(3) if dim not in dims)
+    assert not torch.allclose(
+        answer, thorough.predict(image.flip(other), None, grid, Progress()).flip(other + 1), atol=0.02
+    )
+    assert not torch.allclose(answer, plain.predict(image, None, grid, Progress()), atol=0.02)
+
+
+def test_thorough_lets_windows_overlap_more_and_mirrors_nothing_that_the_model_does_not_know(tmp_path):
+    save_model(tmp_path, "locate", overlap=0.5)
+    manifest = load_manifest(tmp_path)
+    assert NetworkPredictor(manifest).overlap == 0.5
+    assert NetworkPredictor(manifest, thorough=True).overlap == pytest.approx(0.625)
+    assert NetworkPredictor(manifest, overlap=0.1, thorough=True).overlap == 0.1
+    image, grid = torch.randn(16, 16, 16) * 100, grid_of((16, 16, 16))
+    answers = [
+        NetworkPredictor(manifest, overlap=0.5, thorough=thorough).predict(image, None, grid, Progress())
+        for thorough in (False, True)
+    ]
+    assert torch.equal(*answers)

@@ -308,7 +308,7 @@ def test_a_cascade_is_loaded_once_and_again_only_for_other_models_or_options(mod
     bench.run(ct(), models, replace(QUICK, min_liver_ml=20))
     assert len(loads) == 1
     bench.run(ct(), models, replace(QUICK, overlap=0.1))
-    bench.run(ct(), models, replace(QUICK, overlap=0.1, mirroring=True))
+    bench.run(ct(), models, replace(QUICK, overlap=0.1, thorough=True))
     assert len(loads) == 3
     for role in ("locate", "refine"):
         save_model(tmp_path / "own" / role, role)
@@ -338,22 +338,6 @@ def test_a_cascade_that_is_used_again_tells_nothing_of_the_run_before(models):
     assert "not-segmented" in [finding.code for finding in again.findings]
     assert "out-of-memory" not in [finding.code for finding in again.findings]
     assert [model["forward_seconds"] for model in again.provenance["models"]] == [0, 0]
-
-
-def test_thorough_averages_left_and_right_so_that_a_mirrored_scan_gives_the_mirrored_answer(models):
-    import torch
-
-    options = replace(QUICK, mirroring=True)
-    for stage, prior in ((load_cascade(models, options).locate, None), (load_cascade(models, options).refine, 0.5)):
-        grid = Grid((16, 16, 16), np.diag([*stage.manifest.spacing_mm, 1.0]))
-        image = 100 * torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(0))
-        prior = None if prior is None else torch.full_like(image, prior)
-        there = stage.predict(image, prior, grid, Progress())
-        back = stage.predict(image.flip(2), prior, grid, Progress()).flip(3)
-        assert torch.allclose(there, back, atol=1e-3)
-        stage.mirroring = False
-        plain = stage.predict(image, prior, grid, Progress())
-        assert not torch.allclose(there, plain, atol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ class Options:
         clean_up: what is removed at the end.
         min_liver_ml: a located component below this is not taken for a liver.
         force: segment also where preflight says that the values are not those of a CT.
+        thorough: windows overlap more, and mirrored copies are averaged along the axes that a model was trained for.
     """
 
     device: str = "auto"
@@ -55,6 +56,7 @@ class Options:
     clean_up: CleanUp = field(default_factory=CleanUp)
     min_liver_ml: float = 40.0
     force: bool = False
+    thorough: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def load_cascade(models: Path | str | None, options: Options) -> Cascade:
         manifest = load_manifest(folder / role)
         if manifest.role != role:
             raise ModelError(f"{folder / role} holds a model for the role {manifest.role!r}, expected {role!r}.")
-        stages.append(NetworkPredictor(manifest, device, options.overlap))
+        stages.append(NetworkPredictor(manifest, device, options.overlap, thorough=options.thorough))
     return Cascade(*stages)
 
 
@@ -107,6 +109,9 @@ def segment(
         ResourceError: memory ran out, on every rung of the ladder.
     """
     options, progress = options or Options(), progress or Progress()
+    for stage in (cascade.locate, cascade.refine):
+        if isinstance(stage, NetworkPredictor):
+            stage.forget()
     progress.stage("check")
     known_spacing = cascade.refine.manifest.input_spacing_mm or None
     findings = [*volume.findings, *preflight(volume, known_spacing, getattr(cascade.refine, "device", "cpu"))]
@@ -137,7 +142,7 @@ def _segment_ct(
     """Labels on the input grid, lesions, and the findings with what was learned on the way."""
     labels = np.zeros(volume.grid.shape, np.uint8)
     progress.stage("locate")
-    located = _locate(volume, cascade.locate, options, progress)
+    located = locate_liver(volume, cascade.locate, options, progress)
     if located is None:
         return labels, (), [*findings, _no_liver(options)]
     findings = [*findings, *judge_orientation(located.mask, located.grid, volume)]
@@ -163,7 +168,7 @@ def _segment_ct(
 
 
 @dataclass(frozen=True)
-class _Located:
+class Located:
     """The located liver: probability outside the plausible component is zero."""
 
     probability: torch.Tensor
@@ -172,7 +177,7 @@ class _Located:
     box: Box
 
 
-def _locate(volume: Volume, stage: StagePredictor, options: Options, progress: Progress) -> _Located | None:
+def locate_liver(volume: Volume, stage: StagePredictor, options: Options, progress: Progress) -> Located | None:
     """Finds the liver on the whole volume; None where nothing plausible is found."""
     import torch
 
@@ -188,7 +193,7 @@ def _locate(volume: Volume, stage: StagePredictor, options: Options, progress: P
     for axis, size in enumerate(reach):
         kernel = [size if a == axis else 1 for a in range(3)]
         near = torch.nn.functional.max_pool3d(near, kernel, 1, [n // 2 for n in kernel])
-    return _Located(probability * near[0, 0], mask, grid, Box.around(mask))
+    return Located(probability * near[0, 0], mask, grid, Box.around(mask))
 
 
 def _plausible_component(probability: np.ndarray, grid: Grid, min_ml: float) -> np.ndarray | None:
@@ -204,7 +209,7 @@ def _plausible_component(probability: np.ndarray, grid: Grid, min_ml: float) -> 
 
 
 def _refine(
-    volume: Volume, box: Box, located: _Located, stage: StagePredictor, options: Options, progress: Progress
+    volume: Volume, box: Box, located: Located, stage: StagePredictor, options: Options, progress: Progress
 ) -> tuple[torch.Tensor, Grid]:
     """Probabilities of liver and lesion at the refine model's spacing inside the box, and their grid."""
     crop = volume.grid.crop(box)

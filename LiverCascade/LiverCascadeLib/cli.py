@@ -211,7 +211,7 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--thorough",
         action="store_true",
-        help="average each window with its mirror image (left and right exchanged); takes twice as long",
+        help="more overlap of windows, and the mean over mirrored copies where a model was trained for them; slower",
     )
     parser.add_argument(
         "--margin", type=_not_negative, metavar="MM", help="tissue around the located liver that is worked on, in mm"
@@ -246,7 +246,7 @@ def _choices(options: argparse.Namespace) -> Options:
         margin_mm=options.margin,
         binary_prior=options.binary_prior,
         force=options.force,
-        mirroring=options.thorough,
+        thorough=options.thorough,
         clean_up=CleanUp(int(options.min_lesion_voxels), options.min_lesion_mm3),
     )
 

@@ -40,6 +40,11 @@ class Box:
         """Index for an array ``[k, j, i]``."""
         return tuple(slice(a, b) for a, b in zip(self.start[::-1], self.stop[::-1], strict=True))
 
+    def grown(self, voxels: int, size: Triple) -> Box:
+        """This box with ``voxels`` more on each side, as far as an array of ``size`` (i, j, k) goes."""
+        start = tuple(max(0, n - voxels) for n in self.start)
+        return Box(start, tuple(min(n + voxels, most) for n, most in zip(self.stop, size, strict=True)))
+
     @staticmethod
     def around(mask: np.ndarray) -> Box | None:
         """The smallest box that holds all true voxels of ``mask`` [k, j, i], or None where there are none."""
@@ -313,10 +318,34 @@ def iter_resampled(
     ranges = [maps[axis].weights(source.size[maps[axis].source_axis], 0, target.size[axis]) for axis in (0, 1)]
     in_plane = [torch.from_numpy(w).to(device) for _, _, w in ranges]
     (i0, i1, _), (j0, j1, _) = ranges
+    inside = [w.sum(dim=1) for w in in_plane]
+    inside = inside[1][:, None] * inside[0]
+    tensor = tensor[:, j0:j1, i0:i1]
     for start in range(0, target.size[2], slab):
         stop = min(start + slab, target.size[2])
         k0, k1, weights = maps[2].weights(source.size[maps[2].source_axis], start, stop)
-        block = tensor[k0:k1, j0:j1, i0:i1].to(device=device, dtype=torch.float32) - pad
-        block = torch.tensordot(torch.from_numpy(weights).to(device), block, dims=1)
-        block = block @ in_plane[0].T
-        yield torch.matmul(in_plane[1], block) + pad
+        weights = torch.from_numpy(weights).to(device)
+        if k1 - k0 < stop - start:
+            # Slices become more: work within them comes first.
+            block = torch.matmul(in_plane[1], tensor[k0:k1].to(device=device, dtype=torch.float32) @ in_plane[0].T)
+            block = torch.tensordot(weights, block, dims=1)
+        else:
+            block = torch.matmul(in_plane[1], _mixed_slices(tensor[k0:k1], weights) @ in_plane[0].T)
+        # Rows of weights sum to one inside the source and to zero outside.
+        yield block.add_((1 - weights.sum(dim=1)[:, None, None] * inside) * pad) if pad else block
+
+
+def _mixed_slices(block: torch.Tensor, weights: torch.Tensor, most: int = 8) -> torch.Tensor:
+    """``weights`` (n, m) applied to the m slices of ``block``, of which few at a time become float32."""
+    import torch
+
+    mixed = torch.zeros((len(weights), block[0].numel()), device=weights.device)
+    for start in range(0, len(block), most):
+        part = weights[:, start : start + most]
+        rows = torch.nonzero(part.any(dim=1))
+        if not len(rows):
+            continue
+        touched = slice(int(rows[0]), int(rows[-1]) + 1)
+        slices = block[start : start + most].to(device=weights.device, dtype=torch.float32)
+        mixed[touched].addmm_(part[touched], slices.reshape(len(slices), -1))
+    return mixed.reshape(-1, *block.shape[1:])

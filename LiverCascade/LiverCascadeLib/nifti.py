@@ -7,7 +7,7 @@ with a rescale slope.
 
 from __future__ import annotations
 
-import gzip
+import math
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from nibabel import Nifti1Header
 
 _SLAB_BYTES = 1 << 21
+_PIECE_BYTES = 1 << 20
+_GZIP = 31  # zlib's name for: with gzip's header and checksum
 
 
 def read_header(path: Path) -> Nifti1Header:
@@ -67,23 +69,77 @@ def iter_slabs(path: Path, header: Nifti1Header) -> Iterator[tuple[int, np.ndarr
     Raises:
         InputError: the file is truncated or altered, which may show only after the last slab.
     """
-    from nibabel.fileslice import fileslice
     from nibabel.volumeutils import apply_read_scaling
 
     size, stored = header.get_data_shape()[:3], header.get_data_dtype()
     count = max(1, _SLAB_BYTES // (size[0] * size[1] * stored.itemsize))
     with _content(path) as stream:
         scaling, offset = header.get_slope_inter(), max(header.single_vox_offset, header.get_data_offset())
+        _read_exactly(stream, offset)
         for start in range(0, size[2], count):
-            part = np.s_[:, :, start : min(start + count, size[2])]
-            yield start, apply_read_scaling(fileslice(stream, part, size, stored, offset, order="F"), *scaling).T
+            shape = (min(count, size[2] - start), size[1], size[0])
+            voxels = np.frombuffer(_read_exactly(stream, math.prod(shape) * stored.itemsize), stored).reshape(shape)
+            yield start, apply_read_scaling(voxels, *scaling)
         # Reading to the end makes the decompressor verify its checksum.
         while stream.read(_SLAB_BYTES):
             pass
 
 
+class _Gunzip:
+    """The content of a gzip file.
+
+    Python's own reader takes pieces of a few kilobytes, after each of which a thread may wait for the interpreter.
+
+    Args:
+        raw: the file, at its beginning.
+    """
+
+    def __init__(self, raw: BinaryIO):
+        self._raw = raw
+        self._member = zlib.decompressobj(_GZIP)
+
+    def read(self, size: int) -> bytes:
+        """The next ``size`` bytes, fewer only at the end.
+
+        Raises:
+            EOFError: the file ends early.
+            zlib.error: it is damaged.
+        """
+        parts = []
+        while size > 0:
+            piece = self._piece()
+            if not piece:
+                break
+            part = self._member.decompress(piece, size)
+            size -= len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+    def _piece(self) -> bytes:
+        """Compressed bytes, all of one member; none at the end of the file."""
+        if not self._member.eof:
+            piece = self._member.unconsumed_tail or self._raw.read(_PIECE_BYTES)
+            if not piece:
+                raise EOFError
+            return piece
+        # Another member may follow, and zeros pad some files.
+        piece = self._member.unused_data.lstrip(b"\0")
+        while not piece and (more := self._raw.read(_PIECE_BYTES)):
+            piece = more.lstrip(b"\0")
+        if piece:
+            self._member = zlib.decompressobj(_GZIP)
+        return piece
+
+
+def _read_exactly(stream: BinaryIO | _Gunzip, size: int) -> bytes:
+    content = stream.read(size)
+    if len(content) < size:
+        raise EOFError
+    return content
+
+
 @contextmanager
-def _content(path: Path) -> Iterator[BinaryIO]:
+def _content(path: Path) -> Iterator[BinaryIO | _Gunzip]:
     """The uncompressed content of ``path``, with damage told in words."""
     from nibabel.spatialimages import HeaderDataError
 
@@ -91,9 +147,9 @@ def _content(path: Path) -> Iterator[BinaryIO]:
         compressed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
         try:
-            yield gzip.GzipFile(fileobj=raw) if compressed else raw
-        # nibabel raises a value error where the file ends before its last voxel.
-        except (EOFError, ValueError, OverflowError, HeaderDataError, zlib.error, gzip.BadGzipFile) as error:
+            yield _Gunzip(raw) if compressed else raw
+        # nibabel raises value errors about sizes and offsets that cannot be.
+        except (EOFError, ValueError, OverflowError, HeaderDataError, zlib.error) as error:
             raise InputError(
                 f"{path} is damaged: it is truncated, or its content was altered. Copy or download it again."
             ) from error

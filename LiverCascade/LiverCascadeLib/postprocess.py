@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from .geometry import Box, Grid
+from .pixels import array_of
 from .result import FIRST_LESION_LABEL, LIVER_LABEL, Lesion
 
 LESION_CLASS = 2
@@ -18,22 +19,47 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Connected components (26 neighbors) of a boolean mask.
 
     Returns:
-        (labels, sizes): integer components [k, j, i] numbered by falling size from 1, and their voxel counts.
+        (labels, sizes): int32 components [k, j, i] numbered by falling size from 1, and their voxel counts.
     """
-    found = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
-    array = sitk.GetArrayFromImage(sitk.RelabelComponent(found))
-    return array, np.bincount(array.ravel())[1:]
+    labels = np.zeros(mask.shape, np.int32)
+    box = Box.around(mask)
+    if box is None:
+        return labels, np.zeros(0, np.int64)
+    found, sizes = _found_components(mask[box.slices])
+    order = np.argsort(-sizes, kind="stable")
+    number = np.zeros(len(sizes) + 1, np.int32)
+    number[order + 1] = np.arange(1, len(sizes) + 1)
+    labels[box.slices] = number[found]
+    return labels, sizes[order]
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
     """The largest connected component of a mask; an empty mask stays empty."""
-    labels, sizes = components(mask)
-    return labels == 1 if sizes.size else np.zeros_like(mask, dtype=bool)
+    largest = np.zeros(mask.shape, bool)
+    box = Box.around(mask)
+    if box is not None:
+        found, sizes = _found_components(mask[box.slices])
+        largest[box.slices] = found == 1 + int(np.argmax(sizes))
+    return largest
+
+
+def _found_components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Components (26 neighbors) in the order in which they are met, and their voxel counts."""
+    found, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    return found, np.bincount(found[mask], minlength=count + 1)[1:]
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
     """Fills background that is enclosed in three dimensions."""
-    return sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(mask.astype(np.uint8)), True)) > 0
+    filled = mask.copy()
+    box = Box.around(mask)
+    if box is not None:
+        # The rim keeps all background around the mask in one piece. Where the mask touches the array's border there
+        # is none, so that what is open there stays open.
+        block = filled[box.grown(1, mask.shape[::-1]).slices]
+        image = sitk.GetImageFromArray(block.astype(np.uint8))
+        block[...] = array_of(sitk.BinaryFillhole(image, True))
+    return filled
 
 
 def liver_contact(numbers: np.ndarray, count: int, liver: np.ndarray) -> np.ndarray:
@@ -91,6 +117,19 @@ def clean(
         (labels, lesions): labels as in :class:`.result.Result` (uint8, or uint16 from 255 lesions on), and the
         lesions with boxes in voxels of ``grid``.
     """
+    box = Box.around(classes > 0)
+    if box is None:
+        return np.zeros(classes.shape, np.uint8), ()
+    # Nothing below looks further than one voxel around the liver.
+    box = box.grown(1, grid.size)
+    part = _clean_part(classes[box.slices], grid, limits, None if probability is None else probability[box.slices])
+    labels = np.zeros(classes.shape, part.dtype)
+    labels[box.slices] = part
+    return labels, measure_lesions(labels, grid)
+
+
+def _clean_part(classes: np.ndarray, grid: Grid, limits: CleanUp, probability: np.ndarray | None) -> np.ndarray:
+    """The labels of :func:`clean`; ``grid`` is asked for the size of its voxels only."""
     liver = fill_holes(largest_component(classes > 0))
     numbers, sizes = components((classes == LESION_CLASS) & liver)
     beside = liver_contact(numbers, len(sizes), liver & (numbers == 0)) < limits.min_liver_contact
@@ -98,19 +137,18 @@ def clean(
         liver &= ~np.concatenate([[False], beside])[numbers]
         liver = fill_holes(largest_component(liver))
         numbers, sizes = components((classes == LESION_CLASS) & liver)
+    inside = numbers > 0
     voxel = grid.voxel_volume_mm3
     real = (sizes >= limits.min_lesion_voxels) | (sizes * voxel >= limits.min_lesion_mm3)
     if probability is not None and limits.min_lesion_peak:
-        inside = numbers > 0
         peaks = np.zeros(len(sizes) + 1)
         np.maximum.at(peaks, numbers[inside], probability[inside])
         real &= peaks[1:] >= limits.min_lesion_peak
     # Components are numbered by falling size, and so are those that stay.
     new_number = np.concatenate([[0], np.where(real, np.cumsum(real), 0)])
-    numbers = new_number.astype(numbers.dtype)[numbers]
-    dtype = np.uint8 if real.sum() + LIVER_LABEL <= 255 else np.uint16
-    labels = np.where(numbers > 0, numbers + LIVER_LABEL, liver).astype(dtype)
-    return labels, measure_lesions(labels, grid)
+    labels = liver.astype(np.uint8 if real.sum() + LIVER_LABEL <= 255 else np.uint16)
+    labels[inside] += new_number[numbers[inside]].astype(labels.dtype)
+    return labels
 
 
 def measure_lesions(labels: np.ndarray, grid: Grid) -> tuple[Lesion, ...]:

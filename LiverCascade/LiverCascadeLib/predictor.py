@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     import torch
 
 
+# A window that has less than this share of the blend wherever it sees something is not computed.
+LEAST_SAY = 0.01
+
+
+# 'Thorough' windows stand at this share of their usual distance.
+THOROUGH_STEP = 0.75
+
+
 class StagePredictor(Protocol):
     """What a stage of the cascade is made of; a test may put an oracle in the network's place."""
 
@@ -82,6 +90,42 @@ def gaussian_profile(patch: int) -> np.ndarray:
     return np.maximum(np.exp(-0.5 * (distance / (patch / 8)) ** 2), 1e-3).astype(np.float32)
 
 
+def _sum_of_windows(size: int, starts: list[int], profile: torch.Tensor) -> torch.Tensor:
+    """What the weights of all windows add up to along one axis."""
+    import torch
+
+    total = torch.zeros(size)
+    for start in starts:
+        total[start : start + len(profile)] += profile
+    return total
+
+
+def _corners_that_matter(
+    occupied: torch.Tensor, starts: list[list[int]], profiles: list[torch.Tensor], norms: list[torch.Tensor]
+) -> list[tuple[int, int, int]]:
+    """First voxels of the windows that are not background for certain.
+
+    Passed over are windows with nothing but air, windows far from the located liver, and those that have no say where
+    there is something: their neighbors see it better, and make up all but LEAST_SAY of the blend there.
+
+    Args:
+        occupied: [c, k, j, i], where each of the network's channels holds something.
+        starts, profiles, norms: of the windows, along k, j and i.
+    """
+    shares = [
+        {start: profile / norm[start : start + len(profile)] for start in first}
+        for first, profile, norm in zip(starts, profiles, norms, strict=True)
+    ]
+    corners = []
+    for corner in itertools.product(*starts):
+        k, j, i = (share[start] for share, start in zip(shares, corner, strict=True))
+        heard = k[:, None, None] * j[:, None] * i > LEAST_SAY
+        window = tuple(slice(start, start + len(p)) for start, p in zip(corner, profiles, strict=True))
+        if (occupied[(slice(None), *window)] & heard).flatten(1).any(dim=1).all():
+            corners.append(corner)
+    return corners
+
+
 class NetworkPredictor:
     """A network from a manifest, run as a sliding window with Gaussian blending.
 
@@ -90,26 +134,40 @@ class NetworkPredictor:
         device: 'cpu', 'cuda' or 'cuda:N'.
         overlap: overlap of neighboring windows, 0 ≤ overlap < 1; None takes the manifest's.
         batch: windows per forward pass.
+        thorough: more overlap than the manifest's, unless ``overlap`` is given, and the mean over copies mirrored
+            along the manifest's ``mirror_axes``.
 
     Attributes:
         forward_seconds: time that the last prediction spent inside forward passes.
         findings: what the ladder had to do on the way of the last prediction.
     """
 
-    def __init__(self, manifest: Manifest, device: str = "cpu", overlap: float | None = None, batch: int = 1):
+    def __init__(
+        self,
+        manifest: Manifest,
+        device: str = "cpu",
+        overlap: float | None = None,
+        batch: int = 1,
+        thorough: bool = False,
+    ):
         import torch
 
         self.manifest = manifest
         self.device, self.store = device, device
-        self.overlap = manifest.overlap if overlap is None else overlap
+        usual = 1 - THOROUGH_STEP * (1 - manifest.overlap) if thorough else manifest.overlap
+        self.overlap = usual if overlap is None else overlap
         self.batch = max(1, batch)
+        self.mirror_axes = manifest.mirror_axes if thorough else ()
         self.forward_seconds = 0.0
         self.findings: list[Finding] = []
-        self._network = load_network(manifest).to(device, memory_format=torch.channels_last_3d)
+        # Instance norms want plain memory; on the CPU, turning it back and forth would cost more than the convolutions
+        # gain from channels that come last.
+        self._layout = torch.contiguous_format if device == "cpu" else torch.channels_last_3d
+        self._network = load_network(manifest).to(device, memory_format=self._layout)
 
     def predict(self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress) -> torch.Tensor:
         """See :meth:`StagePredictor.predict`. On an out-of-memory error the same run goes on with less memory."""
-        self.forward_seconds, self.findings = 0.0, []
+        self.forget()
         while True:
             try:
                 return self._predict(ct, prior, grid, progress)
@@ -121,6 +179,10 @@ class NetworkPredictor:
                     raise
                 reason = str(error).splitlines()[0]
             self._step_down(reason)
+
+    def forget(self) -> None:
+        """Begins anew what is told about the last prediction; a run that does not come this far has none."""
+        self.forward_seconds, self.findings = 0.0, []
 
     def _step_down(self, reason: str) -> None:
         """The ladder: one window at a time, then stitching on the CPU, then everything on the CPU."""
@@ -151,8 +213,11 @@ class NetworkPredictor:
         image = torch.nn.functional.pad(image, pads)
         shape = image.shape[1:]
         starts = [window_starts(n, p, self.overlap) for n, p in zip(shape, patch, strict=True)]
-        corners = [c for c in itertools.product(*starts) if self._matters(image[self._window(c, patch)])]
-        profiles = [torch.from_numpy(gaussian_profile(p)).to(self.store) for p in patch]
+        profiles = [torch.from_numpy(gaussian_profile(p)) for p in patch]
+        # The sum of all windows' weights is separable.
+        norms = [_sum_of_windows(n, first, profile) for n, first, profile in zip(shape, starts, profiles, strict=True)]
+        corners = _corners_that_matter(image > 0.01, starts, profiles, norms)
+        profiles = [profile.to(self.store) for profile in profiles]
         weight = profiles[0][:, None, None] * profiles[1][:, None] * profiles[2]
         total = torch.zeros((len(self.manifest.labels) - 1, *shape), device=self.store)
         progress.update(0.0)
@@ -162,12 +227,9 @@ class NetworkPredictor:
             for window, values in zip(windows, probability.to(self.store), strict=True):
                 total[window].addcmul_(values, weight)
             progress.update((n + len(windows)) / len(corners))
-        # The sum of all windows' weights is separable; windows that were passed over voted for background.
-        for axis, (n, p) in enumerate(zip(shape, patch, strict=True)):
-            norm = torch.zeros(n, device=self.store)
-            for start in starts[axis]:
-                norm[start : start + p] += profiles[axis]
-            total /= norm.reshape([-1 if a == axis else 1 for a in range(3)])
+        # Windows that were passed over voted for background.
+        for axis, norm in enumerate(norms):
+            total /= norm.to(self.store).reshape([-1 if a == axis else 1 for a in range(3)])
         inner = tuple(slice(p // 2, p // 2 + n) for p, n in zip(padding, grid.shape, strict=True))
         return total[(slice(None), *inner)].cpu()
 
@@ -185,21 +247,30 @@ class NetworkPredictor:
             channels.append(torch.zeros_like(ct) if prior is None else prior)
         return torch.stack(channels)
 
-    @staticmethod
-    def _matters(window: torch.Tensor) -> bool:
-        """False where a window can only be background: nothing but air, or far from the located liver."""
-        return bool((window.amax(dim=(1, 2, 3)) > 0.01).all())
-
     def _forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Foreground probabilities [batch, labels - 1, k, j, i] of windows [batch, channels, k, j, i]."""
         import torch
 
         dtype = autocast_dtype(self.device)
-        windows = windows.to(self.device, memory_format=torch.channels_last_3d)
+        windows = windows.to(self.device, memory_format=self._layout)
         with torch.inference_mode(), torch.autocast(self.device.split(":")[0], dtype, enabled=dtype is not None):
             started = time.perf_counter()
-            logits = self._network(windows)
+            probability = self._mean_over_mirrors(windows)
             if self.device != "cpu":
                 torch.cuda.synchronize(self.device)
             self.forward_seconds += time.perf_counter() - started
-            return torch.softmax(logits.float(), dim=1)[:, 1:]
+            return probability
+
+    def _mean_over_mirrors(self, windows: torch.Tensor) -> torch.Tensor:
+        """Foreground probabilities of windows [batch, channels, k, j, i], averaged over all mirrored copies."""
+        import torch
+
+        dims = [4 - "RAS".index(axis) for axis in self.mirror_axes]
+        total = None
+        for count in range(len(dims) + 1):
+            for flipped in itertools.combinations(dims, count):
+                turned = windows.flip(flipped) if flipped else windows
+                values = torch.softmax(self._network(turned).float(), dim=1)[:, 1:]
+                values = values.flip(flipped) if flipped else values
+                total = values if total is None else total + values
+        return total / 2 ** len(dims)

@@ -6,14 +6,15 @@ Nothing here raises for odd content and nothing changes the volume. All judgment
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .findings import Finding, Severity
 from .geometry import Grid
-from .sampling import BODY_ABOVE, Sample, body_silhouette, lungs_in, sample
+from .sampling import BODY_ABOVE, MOST_VOXELS, Sample, body_silhouette, lungs_in, sample
+from .steps import exhausted
 from .volume import Volume
 
 THICK_SLICE_MM = 5.0
@@ -56,7 +57,7 @@ class CostModel:
 
 
 COSTS = {
-    "cpu": CostModel(15.0, 0.15, 0.25, 1.2, 6.0),
+    "cpu": CostModel(20.0, 0.03, 0.1, 1.2, 8.0),
     "cuda": CostModel(8.0, 0.03, 0.02, 2.0, 6.0),
 }
 
@@ -75,16 +76,41 @@ def preflight(
         Findings, the most serious first. Codes: constant-volume, not-hu, mr-like, no-soft-tissue, half-empty, metal,
         thick-slices, spacing-outside-model, liver-cut-top, liver-cut-bottom, identity-affine, cost-estimate.
     """
-    findings = _spacing_findings(volume.grid, spacing_range_mm)
-    taken = sample(volume.array, volume.grid)
-    values = _values_finding(taken, volume.array)
+    return exhausted(preflight_steps(volume.array, volume.grid, spacing_range_mm, device))
+
+
+def preflight_steps(
+    array: np.ndarray,
+    grid: Grid,
+    spacing_range_mm: Sequence[tuple[float, float]] | None = None,
+    device: str = "cpu",
+    most: int = MOST_VOXELS,
+) -> Generator[None, None, tuple[Finding, ...]]:
+    """:func:`preflight` in steps of a few ten milliseconds, for a user interface that must not wait.
+
+    Args:
+        array: values [k, j, i] of any real type; what is no number counts as air.
+        grid: where they lie.
+        most: at most this many voxels are looked at.
+
+    Returns:
+        the findings, as the generator's return value.
+    """
+    findings = _spacing_findings(grid, spacing_range_mm)
+    taken = sample(array, grid, most=most)
+    if taken.values.dtype != np.int16:
+        numbers = np.nan_to_num(taken.values.astype(np.float32), nan=-1024.0)
+        taken = Sample(np.clip(np.rint(numbers), -32768, 32767).astype(np.int16), taken.grid)
+    yield
+    values = _values_finding(taken, array)
+    yield
     if values is not None:
         findings.append(values)
     else:
-        findings += _content_findings(taken)
-    if values is None and np.allclose(np.abs(volume.grid.ijk_to_ras), np.eye(4)):
+        findings += yield from _content_steps(taken)
+    if values is None and np.allclose(np.abs(grid.ijk_to_ras), np.eye(4)):
         findings.append(_identity_finding())
-    findings.append(cost_finding(volume.grid, device))
+    findings.append(cost_finding(grid, device))
     rank = {Severity.ERROR: 0, Severity.WARNING: 1, Severity.INFO: 2}
     return tuple(sorted(findings, key=lambda finding: rank[finding.severity]))
 
@@ -220,7 +246,7 @@ def _without_air(values: np.ndarray, shares: _Shares, spread: str) -> Finding | 
     return Finding("not-hu", Severity.ERROR, text)
 
 
-def _content_findings(taken: Sample) -> list[Finding]:
+def _content_steps(taken: Sample) -> Generator[None, None, list[Finding]]:
     values = taken.values
     found = []
     bright = float(np.count_nonzero(values > METAL_ABOVE)) * taken.voxel_ml
@@ -234,8 +260,10 @@ def _content_findings(taken: Sample) -> list[Finding]:
             f"{100 * empty:.0f} % of the slices are empty: part of the patient is missing, or the export went wrong."
         )
         found.append(Finding("half-empty", Severity.WARNING, text))
+    yield
     inside = body_silhouette(values)
     if inside is not None:
+        yield
         found += _coverage_by_lungs(values, inside, float(taken.grid.spacing[2]))
     return found
 

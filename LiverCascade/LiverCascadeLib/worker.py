@@ -187,7 +187,7 @@ class Worker:
         folder = EMBEDDED_MODELS if models is None else Path(models)
         files = sorted(file for role in ("locate", "refine") for file in (folder / role).glob("*") if file.is_file())
         stamps = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-        key = (stamps, str(folder), options.device, options.overlap, options.mirroring)
+        key = (stamps, str(folder), options.device, options.overlap, options.thorough)
         if self._cascade is None or self._key != key:
             self._cascade = self._key = None  # the old models make room before the new ones come
             self._cascade = load_cascade(models, options)

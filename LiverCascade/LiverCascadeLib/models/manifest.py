@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Manifest:
         window_hu: (low, high); HU are clipped to it and scaled to 0…1, so that air is 0.
         margin_mm: refine models: tissue around the located liver that belongs to the box.
         overlap: default overlap of neighboring windows, 0 ≤ overlap < 1.
+        mirror_axes: axes, of R, A and S, along which a mirrored scan gives the mirrored answer, because the network was
+            trained so; 'thorough' runs average over them.
         min_lesion_peak: refine models: a lesion whose highest probability stays below this is dropped.
         input_spacing_mm: (lowest, highest) spacing along R, A and S of the scans that it was trained on; empty where
             nobody knows.
@@ -60,6 +62,7 @@ class Manifest:
     intended_use: str
     margin_mm: float = 0.0
     overlap: float = 0.25
+    mirror_axes: tuple[str, ...] = ()
     min_lesion_peak: float = 0.0
     input_spacing_mm: tuple[tuple[float, float], ...] = ()
     training_data: tuple[str, ...] = ()
@@ -105,7 +108,7 @@ def load_manifest(path: Path | str) -> Manifest:
         raise ModelError(f"The model manifest {path} is not valid: {'; '.join(problems)}.")
     content.pop("schema_version")
     content["input_spacing_mm"] = tuple(tuple(pair) for pair in content.get("input_spacing_mm", ()))
-    for name in ("inputs", "spacing_mm", "patch_size", "window_hu", "training_data"):
+    for name in ("inputs", "mirror_axes", "spacing_mm", "patch_size", "window_hu", "training_data"):
         content[name] = tuple(content.get(name, ()))
     return Manifest(**content, folder=path.parent)
 
@@ -119,7 +122,7 @@ def _problems(content: Any):
         yield f"schema_version is {content.get('schema_version')!r}, this version reads {SCHEMA_VERSION}"
         return
     known = {f.name: f for f in fields(Manifest) if f.name != "folder"}
-    optional = {"margin_mm", "overlap", "min_lesion_peak", "input_spacing_mm", "training_data", "measured"}
+    optional = {f.name for f in fields(Manifest) if f.default is not MISSING or f.default_factory is not MISSING}
     yield from (f"{name} is missing" for name in known if name not in content and name not in optional)
     yield from (f"{name} is not a known field" for name in content if name not in known and name != "schema_version")
     for name, (accepts, expected) in _RULES.items():
@@ -175,6 +178,10 @@ _RULES = {
     "window_hu": (lambda v: _is_numbers(v, 2, -5000) and v[0] < v[1], "two rising numbers in HU"),
     "margin_mm": (lambda v: _is_numbers([v], 1, -1e-9), "a number of millimetres, not negative"),
     "min_lesion_peak": (lambda v: _is_numbers([v], 1, -1e-9) and v < 1, "a number from 0 to below 1"),
+    "mirror_axes": (
+        lambda v: isinstance(v, list) and all(a in ("R", "A", "S") for a in v) and len(set(v)) == len(v),
+        "a list of some of R, A, S",
+    ),
     "overlap": (lambda v: _is_numbers([v], 1, -1e-9) and v < 1, "a number from 0 to below 1"),
     "input_spacing_mm": (_is_ranges, "three pairs of rising numbers in mm, or nothing"),
     "weights_file": (
