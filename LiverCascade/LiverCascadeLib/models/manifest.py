@@ -34,8 +34,8 @@ class Manifest:
         window_hu: (low, high); HU are clipped to it and scaled to 0…1, so that air is 0.
         margin_mm: refine models: tissue around the located liver that belongs to the box.
         overlap: default overlap of neighboring windows, 0 ≤ overlap < 1.
-        mirror_axes: axes, of R, A and S, along which a mirrored scan gives the mirrored answer, because the network was
-            trained so; 'thorough' runs average over them.
+        mirror_axes: axes, of R, A and S, along which the network was trained with mirrored scans; 'thorough' runs
+            average over them.
         min_lesion_peak: refine models: a lesion whose highest probability stays below this is dropped.
         input_spacing_mm: (lowest, highest) spacing along R, A and S of the scans that it was trained on; empty where
             nobody knows.
