@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import tempfile
@@ -19,9 +18,6 @@ from LiverCascadeLib.volume import Volume
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULE = ROOT / "LiverCascade" / "LiverCascade.py"
-# PySide 6.12 takes one reference too many from None at each processEvents(); before Python 3.12 None dies of it.
-if sys.version_info < (3, 12):
-    ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 PYTHONPATH = os.pathsep.join([str(ROOT / "LiverCascade"), str(ROOT / "Testing")])
 
 
