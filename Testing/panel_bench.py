@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
+import json
 import time
+from pathlib import Path
 
 import numpy as np
 from analytic_bodies import result_from_masks
@@ -102,6 +104,58 @@ def measure(slices: int = 119, behavior: str | None = "finds") -> dict[str, floa
         standin.uninstall()
 
 
-if __name__ == "__main__":
-    for name, milliseconds in measure(int(sys.argv[1]) if len(sys.argv) > 1 else 119).items():
+def measure_scan(scan: Path, runs: int) -> list[dict[str, float]]:
+    """Click to table on a real scan with the real, warm worker.
+
+    Args:
+        scan: file or DICOM folder.
+        runs: how many measured runs, after one that warms the worker.
+
+    Returns:
+        for each run ``seconds`` from the click to the filled table, and ``gap_ms``, the longest wait meanwhile.
+    """
+    import slicer
+    import slicer_standin
+    from LiverCascadeLib.scene import nodeFromVolume
+    from LiverCascadeLib.volume import read_volume
+    from panel_user import User
+
+    standin = slicer_standin.install()
+    try:
+        user = User(standin, None)
+        node = nodeFromVolume(read_volume(scan), slicer.mrmlScene)
+        user.ui.inputSelector.setCurrentNode(node)
+        user.wait(lambda: user.sees(user.ui.findingsLabel))
+        measured = []
+        for number in range(runs + 1):
+            meter = GapMeter()
+            started = time.perf_counter()
+            user.ui.segmentButton.click()
+            user.wait(lambda: not user.panel.isBusy, 900)
+            figures = {"seconds": time.perf_counter() - started, "gap_ms": meter.take()}
+            meter.stop()
+            assert user.parameters.resultSegmentation is not None, user.ui.statusLabel.text
+            if number:
+                measured.append(figures)
+            user.standin.process(seconds=600, until=lambda: not user.panel._results._surfaces.isActive)
+        return measured
+    finally:
+        standin.uninstall()
+
+
+def main() -> None:
+    """Prints the gaps by what was going on, or with a scan the runs as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slices", type=int, default=119, help="size of the made-up volume")
+    parser.add_argument("--scan", type=Path, help="a real scan, with the real worker")
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    if options.scan:
+        print(json.dumps(measure_scan(options.scan, options.runs)))
+        return
+    for name, milliseconds in measure(options.slices).items():
         print(f"{name:24} {milliseconds:8.1f} ms")
+
+
+if __name__ == "__main__":
+    main()
