@@ -475,9 +475,9 @@ def test_a_process_that_dies_while_drawing_leaves_files_and_a_reason(output, res
 
 def test_a_process_that_dies_early_is_an_error_in_words(output, result):
     with SceneProcess(output.scratch) as process:
+        process.prepare(result.volume)
         process._child.kill()
         process._child.wait()
-        process.prepare(result.volume)
         process.start(result, output.staging)
         with pytest.raises(OutputError, match="ended early"):
             process.finish(Progress())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -109,6 +110,16 @@ def segment(
         ResourceError: memory ran out, on every rung of the ladder.
     """
     options, progress = options or Options(), progress or Progress()
+    with ThreadPoolExecutor(1) as pool:
+        # A second for a large volume, which no network has to wait for.
+        identity = pool.submit(_identity, volume)
+        return _segment(volume, cascade, options, progress, identity)
+
+
+def _segment(
+    volume: Volume, cascade: Cascade, options: Options, progress: Progress, identity: Future[dict[str, Any]]
+) -> Result:
+    """:func:`segment` with defaults filled in, and with what identifies the input on its way."""
     for stage in (cascade.locate, cascade.refine):
         if isinstance(stage, NetworkPredictor):
             stage.forget()
@@ -132,7 +143,7 @@ def segment(
         liver_volume_ml=liver_ml,
         findings=tuple(findings),
         timings=progress.timings,
-        provenance=_provenance(volume, cascade, options),
+        provenance=_provenance(cascade, options, identity.result()),
     )
 
 
@@ -164,7 +175,7 @@ def _segment_ct(
     if not part.any():
         return labels, (), [*findings, _no_liver(options)]
     labels, lesions = _paste(part, lesions, box, volume.grid)
-    return labels, lesions, list(settled(findings, judge_coverage(labels > 0, volume.grid)))
+    return labels, lesions, list(settled(findings, judge_coverage(labels, volume.grid)))
 
 
 @dataclass(frozen=True)
@@ -272,7 +283,20 @@ def _no_liver(options: Options) -> Finding:
     )
 
 
-def _provenance(volume: Volume, cascade: Cascade, options: Options) -> dict[str, Any]:
+def _identity(volume: Volume) -> dict[str, Any]:
+    """What tells the input from every other one."""
+    digest = hashlib.sha256()
+    for part in volume.array:  # slice by slice: a flipped volume is not copied as a whole
+        digest.update(np.ascontiguousarray(part).data)
+    return {
+        **volume.source,
+        "size": volume.grid.size,
+        "ijk_to_ras": volume.grid.ijk_to_ras.tolist(),
+        "voxels_sha256": digest.hexdigest(),
+    }
+
+
+def _provenance(cascade: Cascade, options: Options, identity: dict[str, Any]) -> dict[str, Any]:
     """Everything that is needed to say later how a result came about."""
     versions = {"LiverCascade": __version__, "Python": platform.python_version()}
     for package in ("torch", "monai", "SimpleITK", "numpy"):
@@ -292,10 +316,4 @@ def _provenance(volume: Volume, cascade: Cascade, options: Options) -> dict[str,
         }
         for stage in (cascade.locate, cascade.refine)
     ]
-    identity = {
-        **volume.source,
-        "size": volume.grid.size,
-        "ijk_to_ras": volume.grid.ijk_to_ras.tolist(),
-        "voxels_sha256": hashlib.sha256(np.ascontiguousarray(volume.array)).hexdigest(),
-    }
     return {"models": models, "software": versions, "parameters": asdict(options), "input": identity}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from . import __version__
+from .allocator import keep_freed_memory
 from .errors import EXIT_BAD_INPUT, EXIT_CANCELLED, EXIT_DONE, EXIT_OUT_OF_RESOURCES, Cancelled, LiverCascadeError
 from .findings import Finding
 from .progress import Progress, cancel_on_signals
@@ -306,6 +307,7 @@ def _segment(options: argparse.Namespace) -> int:
 
 
 def _import_torch(threads: int | None) -> None:
+    keep_freed_memory()
     import torch
 
     if threads:

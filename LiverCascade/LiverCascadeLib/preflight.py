@@ -13,7 +13,7 @@ import numpy as np
 
 from .findings import Finding, Severity
 from .geometry import Grid
-from .sampling import BODY_ABOVE, MOST_VOXELS, Sample, body_silhouette, lungs_in, sample
+from .sampling import BODY_ABOVE, MOST_VOXELS, Sample, body_silhouette, lungs_in, sample, upright_view
 from .steps import exhausted
 from .volume import Volume
 
@@ -306,15 +306,15 @@ def judge_coverage(liver_mask: np.ndarray, grid: Grid, area_cm2: float = CUT_ARE
     """Says where the border of the volume cuts the liver.
 
     Args:
-        liver_mask: bool [k, j, i] on ``grid``.
+        liver_mask: [k, j, i] on ``grid``, not zero in the liver.
         grid: the grid of the mask: that of the input, or the located one.
         area_cm2: contact with the border, in cm², from which on the liver counts as cut.
 
     Returns:
         Findings liver-cut-top, liver-cut-bottom and liver-cut-side.
     """
-    upright = sample(np.asarray(liver_mask, dtype=bool), grid, spacing_mm=0.0, most=liver_mask.size)
-    values, (dr, da, ds) = upright.values, upright.grid.spacing
+    values, upright = upright_view(np.asarray(liver_mask), grid)
+    dr, da, ds = upright.spacing
     contacts = (
         ("liver-cut-top", "top", values[-1], dr * da),
         ("liver-cut-bottom", "bottom", values[0], dr * da),

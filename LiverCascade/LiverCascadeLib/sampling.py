@@ -41,17 +41,22 @@ def sample(array: np.ndarray, grid: Grid, spacing_mm: float = SAMPLE_MM, most: i
         spacing_mm: wanted distance between the voxels taken; axes that are coarser stay as they are.
         most: where that gives more voxels than this, they are taken further apart.
     """
-    upright = grid.canonical()
+    view, upright = upright_view(array, grid)
     steps = np.maximum(1, np.floor(spacing_mm / upright.spacing + 1e-6)).astype(int)
     while np.prod(np.ceil(np.array(upright.size) / steps)) > most:
         steps[int(np.argmin(upright.spacing * steps))] += 1
-    maps = axis_maps(grid, upright)
-    view = array.transpose([2 - maps[axis].source_axis for axis in (2, 1, 0)])
-    view = view[tuple(slice(None, None, int(np.sign(maps[axis].scale))) for axis in (2, 1, 0))]
     view = view[tuple(slice(None, None, int(steps[axis])) for axis in (2, 1, 0))]
     matrix = upright.ijk_to_ras.copy()
     matrix[:3, :3] *= steps
     return Sample(np.ascontiguousarray(view), Grid(view.shape[::-1], matrix))
+
+
+def upright_view(array: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
+    """``array`` [k, j, i] on ``grid`` as [S, A, R], without a copy, and the canonical grid that it then lies on."""
+    upright = grid.canonical()
+    maps = axis_maps(grid, upright)
+    view = array.transpose([2 - maps[axis].source_axis for axis in (2, 1, 0)])
+    return view[tuple(slice(None, None, int(np.sign(maps[axis].scale))) for axis in (2, 1, 0))], upright
 
 
 def body_silhouette(values: np.ndarray) -> np.ndarray | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import __version__
+from .allocator import give_back_freed_memory, keep_freed_memory
 from .cascade import EMBEDDED_MODELS, Cascade, Options, load_cascade, segment
 from .errors import Cancelled, InputError, LiverCascadeError, MissingPackageError, ResourceError, WorkerCrashed
 from .jobs import ERROR_KINDS, NORMAL_PRIORITY, JobFolder, LineDecoder, encode, options_from_dict
@@ -148,6 +149,7 @@ class Worker:
 
     def _warm_up(self) -> None:
         started = time.perf_counter()
+        keep_freed_memory()
         try:
             _import_heavy()
         except MissingPackageError as error:  # a run will say it, unless the package is installed until then
@@ -196,7 +198,8 @@ class Worker:
 
     @staticmethod
     def _free_memory() -> None:
-        """An idle worker keeps its models on the GPU, not what their last run left there."""
+        """An idle worker keeps its models, not what their last run left in memory."""
+        give_back_freed_memory()
         torch = sys.modules.get("torch")
         if torch is not None and hasattr(torch, "cuda") and torch.cuda.is_initialized():
             torch.cuda.empty_cache()

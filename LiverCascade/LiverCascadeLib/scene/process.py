@@ -16,10 +16,13 @@ import errno
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -48,6 +51,33 @@ class SceneProcess:
 
     def __init__(self, scratch: Path):
         self.scratch = Path(scratch)
+        self._child: subprocess.Popen | None = None
+        self._log: TextIO | None = None
+        self._events: queue.Queue[dict | None] = queue.Queue()
+        self._reader: threading.Thread | None = None
+        self._handing_over: Future[None] | None = None
+        self._pool = ThreadPoolExecutor(1)
+
+    def __enter__(self) -> SceneProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def prepare(self, volume: Volume) -> None:
+        """Hands over the volume; returns at once. The child is started now, and compresses it for the scene.
+
+        Raises:
+            OutputError: the output cannot be written.
+            ResourceError: the disk is full.
+        """
+        with explained(self.scratch.parents[1]):
+            if shutil.disk_usage(self.scratch).free < volume.array.nbytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.scratch))
+            self._begin()
+        self._handing_over = self._pool.submit(self._hand_over, volume)
+
+    def _begin(self) -> None:
         path = os.pathsep.join(filter(None, (str(PACKAGE_ROOT), os.environ.get("PYTHONPATH"))))
         self._log = (self.scratch / "scene.log").open("w+")
         self._child = subprocess.Popen(
@@ -59,25 +89,11 @@ class SceneProcess:
             encoding="utf-8",
             env={**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1"},
         )
-        self._events: queue.Queue[dict | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> SceneProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def prepare(self, volume: Volume) -> None:
-        """Hands over the volume; returns at once, and the child compresses it for the scene.
-
-        Raises:
-            OutputError: the output cannot be written.
-            ResourceError: the disk is full.
-        """
-        with explained(self.scratch.parents[1]):
-            write_raw(self.scratch / "volume.raw", volume.array)
+    def _hand_over(self, volume: Volume) -> None:
+        write_raw(self.scratch / "volume.raw", volume.array)
         matrix = volume.grid.ijk_to_ras.tolist()
         self._send({"volume": {"name": volume.name, "size": volume.grid.size, "ijk_to_ras": matrix}})
 
@@ -89,8 +105,9 @@ class SceneProcess:
             ResourceError: the disk is full.
         """
         box = Box.around(result.labels)
-        if box is not None:
-            with explained(self.scratch.parents[1]):
+        with explained(self.scratch.parents[1]):
+            self._handing_over.result()
+            if box is not None:
                 write_raw(self.scratch / "labels.raw", result.labels[box.slices])
         self._send(
             {
@@ -135,8 +152,11 @@ class SceneProcess:
         """Ends the child, whatever it is doing."""
         from ..jobs import kill_tree  # the child itself does without what that imports
 
+        if self._child is None:
+            return
         kill_tree(self._child.pid)  # in Slicer, the child is a launcher
         self._child.wait()
+        self._pool.shutdown()  # the scratch folder goes next: nobody may still write into it
         self._reader.join()
         for stream in (self._child.stdin, self._child.stdout, self._log):
             with contextlib.suppress(OSError):  # a pipe that still held a message for the child
