@@ -86,7 +86,8 @@ train-default: setup
 	step refine; \
 	step refine-tune "--start-from $(RUNS)/refine"; \
 	step refine-priors "--start-from $(RUNS)/refine-tune --locate $(MODELS)/locate"; \
-	deliver refine-priors refine; \
+	step refine-patchy "--start-from $(RUNS)/refine-priors --locate $(MODELS)/locate"; \
+	deliver refine-patchy refine; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 
 example: setup

@@ -366,7 +366,7 @@ def test_the_committed_configurations_are_valid():
 
     folder = Path(cli.__file__).parents[1] / "Resources" / "Configurations"
     roles = [load_config(path).role for path in sorted(folder.glob("*.yaml"))]
-    assert roles == ["locate", "refine", "refine", "refine"]
+    assert roles == ["locate", "refine", "refine", "refine", "refine"]
 
 
 def test_the_command_line_trains_and_exports(cache, tmp_path, capsys):

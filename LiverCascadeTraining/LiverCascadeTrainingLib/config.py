@@ -29,13 +29,14 @@ class TrainingConfig:
         seed: of everything random.
         checkpoint_every, log_every: steps.
         real_share, negative_share, centered_share, lesion_radius_mm, lesion_chance: of the samples.
-        lesion_bright_chance, false_lesion_weight: see :class:`.lesions.LesionRanges` and
+        lesion_bright_chance, lesion_patchy_chance, false_lesion_weight: see :class:`.lesions.LesionRanges` and
             :func:`.losses.cascade_loss`.
         gentle_prior_steps: steps in which the imitated prior is nearly right; see
             :func:`.priors.imitate_prior`.
         located_share, vessel_contrast_chance: see :class:`.looks.SampleSpec`.
         located_looks: how often the locate network looks at each synthetic case for the priors; four times as often
             at each real one.
+        located_seed: of these looks.
         exclude: names of cases (prefixes) that are not trained on.
     """
 
@@ -68,8 +69,10 @@ class TrainingConfig:
     lesion_radius_mm: tuple[float, float] = (2.5, 42.0)
     lesion_chance: float = 0.75
     lesion_bright_chance: float = 0.15
+    lesion_patchy_chance: float = 0.0
     located_share: float = 0.0
     located_looks: int = 2
+    located_seed: int = 2028
     vessel_contrast_chance: float = 0.0
     false_lesion_weight: float = 0.0
     exclude: tuple[str, ...] = field(default=())
@@ -101,7 +104,12 @@ class TrainingConfig:
             negative_share=self.negative_share,
             centered_share=self.centered_share,
             gentle_prior_until=self.gentle_prior_steps * self.batch_size,
-            lesions=LesionRanges(self.lesion_radius_mm, self.lesion_chance, bright_chance=self.lesion_bright_chance),
+            lesions=LesionRanges(
+                self.lesion_radius_mm,
+                self.lesion_chance,
+                bright_chance=self.lesion_bright_chance,
+                patchy_chance=self.lesion_patchy_chance,
+            ),
             located_share=self.located_share,
             vessel_contrast_chance=self.vessel_contrast_chance,
         )

@@ -19,12 +19,14 @@ class LesionRanges:
         chance: probability that a liver has lesions at all.
         mean_count: mean of the Poisson distribution of further lesions beyond the first.
         bright_chance: probability that a lesion is brighter than the liver.
+        patchy_chance: probability that a lesion is lobed and patchy, with parts like liver, and fades into it.
     """
 
     radius_mm: tuple[float, float] = (2.5, 42.0)
     chance: float = 0.75
     mean_count: float = 1.5
     bright_chance: float = 0.15
+    patchy_chance: float = 0.0
 
 
 def add_lesions(
@@ -55,11 +57,11 @@ def add_lesions(
         center = sites[int(rng.integers(len(sites)))].numpy() * np.array(spacing)
         low, high = np.log(ranges.radius_mm)
         radius = float(np.exp(rng.uniform(low, high)))
-        hu, mask = _add_one(hu, mask, liver, center, radius, base, spacing, ranges.bright_chance, rng, generator)
+        hu, mask = _add_one(hu, mask, liver, center, radius, base, spacing, ranges, rng, generator)
     return hu, mask
 
 
-def _add_one(hu, mask, liver, center, radius, base, spacing, bright_chance, rng, generator):
+def _add_one(hu, mask, liver, center, radius, base, spacing, ranges, rng, generator):
     """Adds one lesion: a bumpy ellipsoid with texture, and by chance a rim, a necrotic core or calcification."""
     radii = radius * np.exp(rng.normal(0, 0.18, 3))
     rotation = np.linalg.qr(rng.standard_normal((3, 3)))[0]
@@ -78,7 +80,7 @@ def _add_one(hu, mask, liver, center, radius, base, spacing, bright_chance, rng,
     # Distance to the surface in mm, positive inside.
     depth = (1 + rng.uniform(0.03, 0.16) * bumps - scaled.norm(dim=-1)) * float(radii.min())
     texture = torch_noise(local, max(1.5, rng.uniform(2, 8) / max(spacing)), generator)
-    values = base + _contrast(base, bright_chance, rng) + rng.uniform(1, 9) * texture
+    values = base + _contrast(base, ranges.bright_chance, rng) + rng.uniform(1, 9) * texture
     if radius > 6 and rng.random() < 0.35:  # necrosis or a central scar
         core = rng.uniform(0.25, 0.6) * float(radii.min())
         values = torch.where(depth > core, values - rng.uniform(10, 40), values)
@@ -88,12 +90,27 @@ def _add_one(hu, mask, liver, center, radius, base, spacing, bright_chance, rng,
     if rng.random() < 0.05:  # calcification
         values = torch.where(texture > 1.6, values + rng.uniform(150, 500), values)
     sharpness = rng.uniform(0.3, 1.6)
+    if ranges.patchy_chance and rng.random() < ranges.patchy_chance:
+        depth, values, sharpness = _patchy(depth, values, base, radius, spacing, rng, generator)
     inside_liver = liver[block]
     alpha = torch.sigmoid(depth / sharpness) * blur(inside_liver.float(), tuple(0.7 / s for s in spacing))
     hu, mask = hu.clone(), mask.clone()
     hu[block] = hu[block] * (1 - alpha) + values * alpha
     mask[block] |= (depth > 0) & inside_liver
     return hu, mask
+
+
+def _patchy(depth, values, base, radius, spacing, rng, generator):
+    """Depth, values and edge width of a lesion as many large real ones are: lobed, uneven, without a sharp edge."""
+    local = tuple(depth.shape)
+    lobes = torch_noise(local, max(2.0, rng.uniform(0.5, 1.0) * radius / max(spacing)), generator)
+    depth = depth + rng.uniform(0.1, 0.3) * radius * lobes
+    patches = torch_noise(local, max(2.0, rng.uniform(0.25, 0.7) * radius / max(spacing)), generator)
+    # From nearly the liver's density to nearly the lesion's own, in patches.
+    share = rng.uniform(0.3, 0.6) + 0.6 * torch.sigmoid(rng.uniform(1.5, 4.0) * patches)
+    grain = torch_noise(local, max(1.2, rng.uniform(1.5, 4.0) / max(spacing)), generator)
+    values = base + share * (values - base) + rng.uniform(2, 10) * grain
+    return depth, values, rng.uniform(0.8, 1.0 + 0.12 * radius)
 
 
 def _contrast(base: float, bright_chance: float, rng: np.random.Generator) -> float:

@@ -85,7 +85,7 @@ class Trainer:
             raise ValueError("This configuration trains with the priors of a locate model: name its folder, --locate.")
         stage = NetworkPredictor(load_manifest(locate), self.device.type)
         return PriorBank.fill(
-            self.run / "priors", cases, stage, config.sample_spec(), config.located_looks, config.seed
+            self.run / "priors", cases, stage, config.sample_spec(), config.located_looks, config.located_seed
         )
 
     def _read(self, run: Path) -> dict:
