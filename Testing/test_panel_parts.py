@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("slicer", reason="MRML (slicer-core) is not installed")
@@ -176,3 +181,35 @@ def test_steps_are_taken_between_events_and_can_be_dropped(standin):
     standin.process(seconds=0.1)
     stepper.stop()
     assert closed[-1] == "dropped" and done == ["end"] and len(failed) == 1 and not stepper.isActive
+
+
+WITHOUT_PACKAGES = """
+import sys
+for name in ("torch", "monai", "nibabel", "safetensors", "psutil", "PIL"):
+    sys.modules[name] = None  # importing it fails
+import slicer_standin
+standin = slicer_standin.install()
+from pathlib import Path
+root = Path(sys.argv[1])
+widget = standin.openModule(root / "LiverCascade" / "LiverCascade.py")
+import slicer
+node = slicer.util.loadVolume(str(root / "LiverCascade/Resources/SampleData/synthetic_abdomen.nii.gz"))
+widget.ui.inputSelector.setCurrentNode(node)
+standin.process(seconds=20, until=lambda: widget.ui.findingsLabel.isVisible())
+assert widget.ui.findingsLabel.isVisible() and widget.ui.segmentButton.enabled
+standin.uninstall()
+print("usable")
+"""
+
+
+def test_the_panel_opens_and_judges_a_scan_before_any_package_is_installed():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "QT_QPA_PLATFORM": "offscreen"}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PACKAGES, str(Path(__file__).resolve().parents[1])],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.stdout.rstrip().endswith("usable"), done.stdout + done.stderr

@@ -115,6 +115,31 @@ def test_lesions_lie_in_the_liver_and_change_only_its_surroundings():
     assert torch.equal(changed[far], hu[far])
 
 
+def test_patchy_lesions_are_lobed():
+    liver = torch.ones(40, 40, 40, dtype=torch.bool)
+    roughness = []
+    for patchy in (0.0, 1.0):
+        ranges = LesionRanges((12.0, 13.0), 1.0, mean_count=0, bright_chance=0.0, patchy_chance=patchy)
+        found = []
+        for seed in range(16):
+            rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+            _, mask = add_lesions(torch.full((40, 40, 40), 100.0), liver, (1.5, 1.5, 1.5), ranges, rng, generator)
+            surface = sum(int((mask.diff(dim=axis) != 0).sum()) for axis in range(3))
+            found.append(surface / int(mask.sum()) ** (2 / 3))
+        roughness.append(np.median(found))
+    assert roughness[1] > 1.1 * roughness[0]
+
+
+def test_a_patchy_lesion_changes_nothing_where_there_is_none():
+    liver = torch.zeros(40, 40, 40, dtype=torch.bool)
+    liver[:20] = True
+    ranges = LesionRanges((8.0, 9.0), 1.0, patchy_chance=1.0)
+    rng, generator = np.random.default_rng(1), torch.Generator().manual_seed(1)
+    hu, mask = add_lesions(torch.full((40, 40, 40), 100.0), liver, (1.5, 1.5, 1.5), ranges, rng, generator)
+    assert mask.any() and not mask[20:].any()
+    assert float((hu[24:] - 100).abs().max()) < 1
+
+
 def test_no_lesions_where_there_is_no_liver():
     hu = torch.zeros(10, 10, 10)
     result = add_lesions(hu, hu > 1, (1.0, 1.0, 1.0), LesionRanges(), np.random.default_rng(0), torch.Generator())
