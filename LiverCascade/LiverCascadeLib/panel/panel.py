@@ -46,7 +46,7 @@ class Panel:
             self._onStateChanged, self._onProgress, self._runView.log, self._onFinished, self._onFailed
         )
         self._run = Run(services.worker, listener)
-        self._adding = Stepper()
+        self._adding, self._showing = Stepper(), Stepper()
         self._volumeNode = None
         self._replaced: list[LesionTable] = []
         self._frames: Iterator | None = None
@@ -58,7 +58,7 @@ class Panel:
     @property
     def isBusy(self) -> bool:
         """True from the press of the button until the result is in the scene."""
-        return self._run.isBusy or self._adding.isActive
+        return self._run.isBusy or self._adding.isActive or self._showing.isActive
 
     @property
     def table(self) -> LesionTable | None:
@@ -142,6 +142,7 @@ class Panel:
     def close(self) -> None:
         """The application quits, or the module is loaded anew: nothing may be left behind."""
         self._adding.stop()
+        self._showing.stop()
         self._run.close()
         self._runView.close()
         self._preflight.close()
@@ -149,6 +150,7 @@ class Panel:
 
     def _abort(self, error: Exception) -> None:
         self._adding.stop()
+        self._showing.stop()
         if self._run.isBusy:
             self._run.abort(error)
         else:
@@ -272,7 +274,11 @@ class Panel:
         return table, result
 
     def _onAdded(self, added: tuple[LesionTable, Result]) -> None:
-        table, result = added
+        # From here on it is too late to cancel: the result is in the scene.
+        self._showing.start(self._show(*added), self._onShown, self._onFailed)
+
+    def _show(self, table: LesionTable, result: Result) -> Generator[None, None, Result]:
+        """Everything that the user sees of a result, except for 3D, with a pause after each part."""
         volumeNode, replaced = self._volumeNode, self._replaced
         self._replaced = []
         for old in self._tablesOf(volumeNode):
@@ -283,13 +289,21 @@ class Panel:
             elif old.segmentationNode.GetDisplayNode() is not None:
                 # Two results over each other cannot be told apart.
                 old.segmentationNode.GetDisplayNode().SetVisibility(False)
-        self._onStateChanged(RunState.IDLE)
+            yield
         self._results.setSegmentation(table.segmentationNode, table)
+        yield
         if self._parameters is not None:
             self._parameters.resultSegmentation = table.segmentationNode
         self._showResultsSection(table.segmentationNode)
+        yield
         slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
+        yield
         self._results.goToLargest()
+        yield
+        return result
+
+    def _onShown(self, result: Result) -> None:
+        self._onStateChanged(RunState.IDLE)
         serious = [finding for finding in result.findings if finding.severity is not Severity.INFO]
         self._runView.say(_summary(result), "warning" if serious else "info")
         self._results.show3D()
