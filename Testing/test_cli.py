@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from LiverCascadeLib import cli
-from LiverCascadeLib.cascade import EMBEDDED_MODELS, RESOURCES
 from LiverCascadeLib.geometry import Grid
+from LiverCascadeLib.resources import EMBEDDED_MODELS, RESOURCES
 from LiverCascadeLib.volume import read_labels, write_labels
 from tiny_models import save_model
 

@@ -451,7 +451,7 @@ def test_measuring_writes_figures_and_cards_to_both_models(tmp_path):
 
 
 def test_the_committed_example_is_what_the_generator_makes(tmp_path):
-    from LiverCascadeLib.cascade import RESOURCES
+    from LiverCascadeLib.resources import RESOURCES
 
     assert cli.main(["example", "--to", str(tmp_path)]) == 0
     for name in ("synthetic_abdomen.nii.gz", "synthetic_abdomen_truth.nii.gz"):

@@ -18,7 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
-from .cascade import EMBEDDED_MODELS, Options
+from .cascade import Options
 from .dicom_headers import count_of
 from .errors import (
     EXIT_BAD_INPUT,
@@ -35,6 +35,7 @@ from .jobs import remove_stale_folders
 from .models import load_manifest
 from .progress import Progress
 from .report.files import OutputFolder, explained, safe_cell, write_results
+from .resources import EMBEDDED_MODELS
 from .result import Result
 from .scene import SceneProcess
 from .studies import Study, find_studies, record_in

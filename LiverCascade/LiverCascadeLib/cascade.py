@@ -22,6 +22,7 @@ from .postprocess import LESION_CLASS, CleanUp, clean, components
 from .predictor import NetworkPredictor, StagePredictor, choose_device
 from .preflight import judge_coverage, judge_orientation, preflight, settled
 from .progress import Progress
+from .resources import EMBEDDED_MODELS
 from .result import Lesion, Result
 from .volume import Volume
 
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     import torch
 
 AIR_HU = -1024
-_HERE = Path(__file__).resolve().parent
-# Beside the package in a checkout and in Slicer, inside it in a wheel.
-RESOURCES = next((p for p in (_HERE / "Resources", _HERE.parent / "Resources") if p.is_dir()), _HERE)
-EMBEDDED_MODELS = RESOURCES / "Models"
 
 
 @dataclass(frozen=True)

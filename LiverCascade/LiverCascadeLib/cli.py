@@ -349,8 +349,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from .cascade import EMBEDDED_MODELS
     from .models import load_manifest
+    from .resources import EMBEDDED_MODELS
 
     manifests = [load_manifest(EMBEDDED_MODELS / role) for role in ("locate", "refine")]
     if options.json:

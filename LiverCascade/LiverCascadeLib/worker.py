@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from . import __version__
 from .allocator import give_back_freed_memory, keep_freed_memory
-from .cascade import EMBEDDED_MODELS, Cascade, Options, load_cascade, segment
+from .cascade import Cascade, Options, load_cascade, segment
 from .errors import Cancelled, InputError, LiverCascadeError, MissingPackageError, ResourceError, WorkerCrashed
 from .jobs import ERROR_KINDS, NORMAL_PRIORITY, JobFolder, LineDecoder, encode, options_from_dict
 from .progress import Progress
+from .resources import EMBEDDED_MODELS
 
 if TYPE_CHECKING:
     from .volume import Volume

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from LiverCascadeLib.cascade import RESOURCES, Options, load_cascade, segment
+from LiverCascadeLib.cascade import Options, load_cascade, segment
 from LiverCascadeLib.models import load_manifest
+from LiverCascadeLib.resources import RESOURCES
 from LiverCascadeLib.volume import Volume, read_labels, read_volume
 
 from .cards import write_card

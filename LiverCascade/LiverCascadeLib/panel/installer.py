@@ -9,8 +9,8 @@ from typing import Protocol
 import slicer
 from slicer.i18n import tr as _
 
-from ..cascade import RESOURCES
 from ..errors import MissingPackageError
+from ..resources import RESOURCES
 
 # Downloads in MB, rounded up; with what they bring along. Shown before anything is downloaded.
 SIZES_MB = {"torch": 200, "monai": 2, "nibabel": 4, "safetensors": 1, "pillow": 7, "psutil": 1}

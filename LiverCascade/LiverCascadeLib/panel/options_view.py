@@ -12,10 +12,11 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..cascade import EMBEDDED_MODELS, Options
+from ..cascade import Options
 from ..errors import ModelError
 from ..models import Manifest, load_manifest
 from ..postprocess import CleanUp
+from ..resources import EMBEDDED_MODELS
 from .device import Device
 from .dialogs import Dialogs
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from ..cascade import RESOURCES
+from ..resources import RESOURCES
 
 CATEGORY = "LiverCascade"
 # Shown below the picture, and the name for SampleData.downloadSample.
