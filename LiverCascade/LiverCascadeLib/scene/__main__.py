@@ -19,6 +19,11 @@ from ..volume import Volume
 from .process import describe
 
 
+# It works ahead while the parent reads, locates and refines, and must not slow that down; in the end, when the parent
+# waits for it, it has the computer for itself.
+_BESIDE = 5
+
+
 class _Events:
     """The channel to the parent. Whatever else prints to stdout, libraries included, goes to stderr from now on."""
 
@@ -94,6 +99,8 @@ def main() -> None:
     """Serves one run."""
     # Ctrl-C reaches the whole terminal group; the parent decides what it means, and ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "nice"):
+        os.nice(_BESIDE)
     events = _Events()
     try:
         _serve(Path(sys.argv[1]), events)
