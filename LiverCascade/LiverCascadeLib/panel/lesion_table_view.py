@@ -36,7 +36,7 @@ class LesionTableView:
         self._table, self._listener = table, listener
         self._rows: list[LesionRow] = []
         table.setColumnCount(5)
-        table.setHorizontalHeaderLabels([_("Lesion"), _("Volume (mL)"), _("Diameter (mm)"), _("Review"), _("Comment")])
+        table.setHorizontalHeaderLabels([_("Lesion"), _("mL"), _("Ø mm"), _("Review"), _("Comment")])
         table.verticalHeader().setVisible(False)
         header = table.horizontalHeader()
         header.setStretchLastSection(True)

@@ -14,7 +14,7 @@ from ..jobs import remove_stale_folders
 from ..preflight import COSTS, estimate_cost
 from ..result import Result
 from ..scene import LesionTable, SegmentationSequence, frames, segmentationSteps, sequenceOf, volumeSteps, worldGrid
-from .estimate import RunEstimate
+from .estimate import RunEstimate, in_words
 from .input_choice import sensibleVolume
 from .options_view import OptionsView
 from .preflight_view import PreflightView
@@ -304,8 +304,10 @@ class Panel:
 
     def _onShown(self, result: Result) -> None:
         self._onStateChanged(RunState.IDLE)
-        serious = [finding for finding in result.findings if finding.severity is not Severity.INFO]
-        self._runView.say(_summary(result), "warning" if serious else "info")
+        serious = [finding.message for finding in result.findings if finding.severity is not Severity.INFO]
+        done = _("Done in {time}.").format(time=in_words(self._estimate.elapsed))
+        self._runView.say("\n".join([done, *serious]), "warning" if serious else "info")
+        self._runView.log(result.summary)
         self._results.show3D()
 
     def _remove(self, table: LesionTable) -> None:

@@ -18,7 +18,6 @@ from ..result import Lesion, Result
 from ..volume import Volume
 from .process import describe
 
-
 # It works ahead while the parent reads, locates and refines, and must not slow that down; in the end, when the parent
 # waits for it, it has the computer for itself.
 _BESIDE = 5
