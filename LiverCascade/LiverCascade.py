@@ -201,10 +201,9 @@ class LiverCascadeLogic(ScriptedLoadableModuleLogic):
 
     def missingPackages(self) -> list[str]:
         """Requirements that are not installed, or not at a version that is known to work."""
-        from LiverCascadeLib.panel.dialogs import Dialogs
-        from LiverCascadeLib.panel.installer import Installer
+        from LiverCascadeLib.panel.services import defaultInstaller
 
-        return Installer(TORCH_RANGE, Dialogs()).missing()
+        return defaultInstaller(TORCH_RANGE).missing()
 
     def process(
         self,
@@ -238,13 +237,12 @@ class LiverCascadeLogic(ScriptedLoadableModuleLogic):
         """
         from LiverCascadeLib.cascade import Options
         from LiverCascadeLib.errors import MissingPackageError
-        from LiverCascadeLib.panel.dialogs import Dialogs
-        from LiverCascadeLib.panel.installer import Installer
+        from LiverCascadeLib.panel.services import defaultInstaller
         from LiverCascadeLib.progress import Progress
         from LiverCascadeLib.scene import LesionTable, segmentationFromResult, volumeFromNode
         from LiverCascadeLib.worker_client import WorkerClient
 
-        installer = Installer(TORCH_RANGE, Dialogs())
+        installer = defaultInstaller(TORCH_RANGE)
         missing = installer.missing()
         if missing:
             raise MissingPackageError(installer.explain(missing))

@@ -30,11 +30,10 @@ from .errors import (
     LiverCascadeError,
     MissingPackageError,
 )
-from .findings import Finding
 from .jobs import remove_stale_folders
 from .models import load_manifest
 from .progress import Progress
-from .report.files import OutputFolder, explained, safe_cell, write_results
+from .report.files import OutputFolder, explained, record, safe_cell, write_results
 from .resources import EMBEDDED_MODELS
 from .result import Result
 from .scene import SceneProcess
@@ -171,18 +170,17 @@ def _read_rows(path: Path) -> list[Row]:
     return [Row(**{column: line.get(column) or "" for column in COLUMNS}) for line in lines if line.get("name")]
 
 
-def _done_row(study: Study, old: Row | None, record: dict) -> Row:
+def _done_row(study: Study, seconds: str, known: dict) -> Row:
     """The row of a study whose results are there, from their record."""
-    seconds = old.seconds if old is not None and old.status == DONE else ""
     return Row(
         study.name,
         str(study.path),
         DONE,
-        seconds or f"{sum(record['timings_s'].values()):.1f}",
-        f"{record['liver']['volume_ml']:.1f}",
-        str(len(record["lesions"])),
-        " ".join(finding["code"] for finding in record["findings"]),
-        str(record["summary"]),
+        seconds or f"{sum(known['timings_s'].values()):.1f}",
+        f"{known['liver']['volume_ml']:.1f}",
+        str(len(known["lesions"])),
+        " ".join(finding["code"] for finding in known["findings"]),
+        str(known["summary"]),
     )
 
 
@@ -285,12 +283,13 @@ class _Batch:
         for study in self._studies:
             old = self._table.get(study.name)
             failed = old is not None and old.status == FAILED
-            record = record_in(self.output / study.name)
-            if record is not None and not failed:
-                rows.append(_done_row(study, old, record))
+            known = record_in(self.output / study.name)
+            if known is not None and not failed:
+                seconds = old.seconds if old is not None and old.status == DONE else ""
+                rows.append(_done_row(study, seconds, known))
             else:
                 rows.append(replace(old, input=str(study.path)) if failed else Row(study.name, str(study.path)))
-            if record is None or failed or self.settings.overwrite:
+            if known is None or failed or self.settings.overwrite:
                 self._waiting.put(study)
                 self._count += 1
         return rows
@@ -364,16 +363,7 @@ class _Batch:
             code, message = _reason(error)
             self._codes.append(code)
             return Row(study.name, str(study.path), FAILED, _seconds(started), message=message)
-        return Row(
-            study.name,
-            str(study.path),
-            DONE,
-            _seconds(started),
-            f"{result.liver_volume_ml:.1f}",
-            str(len(result.lesions)),
-            _codes(result.findings),
-            result.summary,
-        )
+        return _done_row(study, _seconds(started), record(result))
 
     def _put(self, row: Row, number: int) -> None:
         with self._lock:
@@ -395,10 +385,6 @@ def _reason(error: Exception) -> tuple[int, str]:
 
 def _seconds(started: float) -> str:
     return f"{time.monotonic() - started:.1f}"
-
-
-def _codes(findings: Sequence[Finding]) -> str:
-    return " ".join(finding.code for finding in findings)
 
 
 def available_cores() -> int:

@@ -304,7 +304,7 @@ class Panel:
 
     def _onShown(self, result: Result) -> None:
         self._onStateChanged(RunState.IDLE)
-        serious = [finding.message for finding in result.findings if finding.severity is not Severity.INFO]
+        serious = _serious(result)
         done = _("Done in {time}.").format(time=in_words(self._estimate.elapsed))
         self._runView.say("\n".join([done, *serious]), "warning" if serious else "info")
         self._runView.log(result.summary)
@@ -366,5 +366,8 @@ class Panel:
 
 def _summary(result: Result) -> str:
     """What was found, and what a reader should know about it."""
-    serious = [finding.message for finding in result.findings if finding.severity is not Severity.INFO]
-    return "\n".join([result.summary, *serious])
+    return "\n".join([result.summary, *_serious(result)])
+
+
+def _serious(result: Result) -> list[str]:
+    return [finding.message for finding in result.findings if finding.severity is not Severity.INFO]

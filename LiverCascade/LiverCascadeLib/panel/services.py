@@ -28,7 +28,11 @@ class Services:
     editor: EditorDoor = field(default_factory=EditorDoor)
 
 
+def defaultInstaller(torchRange: str) -> Installer:
+    """The real installer, which asks with Slicer's own dialogs."""
+    return Installer(torchRange, Dialogs())
+
+
 def defaultServices(torchRange: str) -> Services:
     """The real ones."""
-    dialogs = Dialogs()
-    return Services(Installer(torchRange, dialogs), dialogs)
+    return Services(defaultInstaller(torchRange))
