@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,12 @@ def unzipped(shared_data: Callable[[str], Path], tmp_path_factory: pytest.TempPa
         return folders[name]
 
     return unpack
+
+
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """Puts the signal handlers back that a run in this process replaces."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)

@@ -107,6 +107,11 @@ class User:
         self.click(self.ui.segmentButton)
         self.wait(lambda: not self.panel.isBusy)
 
+    def begin(self) -> None:
+        """Presses the button and waits until the networks are at work."""
+        self.click(self.ui.segmentButton)
+        self.wait(lambda: "Outlining" in self.ui.progressLabel.text)
+
     def status(self) -> str:
         return self.ui.statusLabel.text if self.sees(self.ui.statusLabel) else ""
 

@@ -28,27 +28,16 @@ from LiverCascadeLib.report.overview import Rendering
 from LiverCascadeLib.studies import find_studies, is_label_map
 from LiverCascadeLib.volume import read_labels, write_labels
 from LiverCascadeLib.worker_client import WorkerClient
-from tiny_models import save_model
+from tiny_models import save_pair
 
 SCRIPT = Path(batch.__file__).resolve().parents[1] / "Scripts" / "segment_folder.py"
 QUICK = Options(device="cpu", overlap=0.0)
+pytestmark = pytest.mark.usefixtures("own_signals")
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    for role in ("locate", "refine"):
-        save_model(folder / role, role)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def own_signals():
-    """Puts the signal handlers back that a run in this process replaces."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+    return save_pair(tmp_path_factory.mktemp("models"))
 
 
 class NoScene:

@@ -15,26 +15,16 @@ from LiverCascadeLib import cli
 from LiverCascadeLib.geometry import Grid
 from LiverCascadeLib.resources import EMBEDDED_MODELS, RESOURCES
 from LiverCascadeLib.volume import read_labels, write_labels
-from tiny_models import save_model
+from tiny_models import save_pair
 
 OUTPUTS = {"labels.nii.gz", "segmentation.seg.nrrd", "lesions.csv", "result.json", "scene.mrb", "overview.png"}
 EXAMPLE = RESOURCES / "SampleData" / "synthetic_abdomen.nii.gz"
-
-
-@pytest.fixture(autouse=True)
-def own_signals():
-    """Puts the signal handlers back that a run in this process replaces."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("own_signals")
 
 
 @pytest.fixture
 def models(tmp_path):
-    for role in ("locate", "refine"):
-        save_model(tmp_path / "models" / role, role)
-    return tmp_path / "models"
+    return save_pair(tmp_path / "models")
 
 
 @pytest.fixture

@@ -140,8 +140,7 @@ def test_cancelled_run_leaves_nothing_behind(open_panel, behavior, monkeypatch):
     monkeypatch.setattr("LiverCascadeLib.panel.run.CANCEL_SECONDS", 0.5)
     user = open_panel(behavior)
     user.load()
-    user.click(user.ui.segmentButton)
-    user.wait(lambda: "Outlining" in user.ui.progressLabel.text)
+    user.begin()
     assert leftovers()
     user.click(user.ui.cancelButton)
     assert "Cancelling" in user.ui.progressLabel.text and not user.ui.cancelButton.enabled
@@ -171,8 +170,7 @@ def test_runs_cancelled_at_random_moments_leave_no_process_and_no_file(open_pane
 def test_closed_scene_ends_the_run(open_panel):
     user = open_panel("slow")
     user.load()
-    user.click(user.ui.segmentButton)
-    user.wait(lambda: "Outlining" in user.ui.progressLabel.text)
+    user.begin()
     user.standin.closeScene()
     assert not user.panel.isBusy and "scene was closed" in user.status()
     assert not children() and not leftovers()
@@ -182,8 +180,7 @@ def test_closed_scene_ends_the_run(open_panel):
 def test_removed_volume_ends_the_run(open_panel):
     user = open_panel("slow")
     node = user.load()
-    user.click(user.ui.segmentButton)
-    user.wait(lambda: "Outlining" in user.ui.progressLabel.text)
+    user.begin()
     slicer.mrmlScene.RemoveNode(node)
     assert not user.panel.isBusy and "removed from the scene" in user.status()
     assert not children() and not leftovers()
@@ -192,8 +189,7 @@ def test_removed_volume_ends_the_run(open_panel):
 def test_quitting_ends_the_worker(open_panel):
     user = open_panel("slow")
     user.load()
-    user.click(user.ui.segmentButton)
-    user.wait(lambda: "Outlining" in user.ui.progressLabel.text)
+    user.begin()
     user.standin.quit()
     assert not children() and not leftovers()
 

@@ -64,6 +64,14 @@ class FourFrames:
         masks = [rasterize(lesion, GRID) for lesion in LESIONS[: frame.index]]
         return result_from_masks(frame.volume.grid, rasterize(LIVER, GRID), masks)
 
+    def segment(self) -> tuple[SegmentationSequence, list[Result]]:
+        """The results of all frames, and the sequence that they were added to."""
+        segmentations, results = SegmentationSequence(self.browser, self.sequence, self.scene), []
+        for frame in frames(self.browser, self.sequence):
+            results.append(self.result(frame))
+            segmentations.add(frame, results[-1])
+        return segmentations, results
+
 
 def labels(node) -> np.ndarray:
     return resultLabelsFromSegmentation(node, GRID)
@@ -90,11 +98,7 @@ def test_a_volume_of_its_own_belongs_to_no_sequence():
 
 def test_each_frame_gets_its_segmentation_and_the_browser_shows_it():
     four = FourFrames()
-    segmentations = SegmentationSequence(four.browser, four.sequence, four.scene)
-    results = []
-    for frame in frames(four.browser, four.sequence):
-        results.append(four.result(frame))
-        segmentations.add(frame, results[-1])
+    segmentations, results = four.segment()
     node = segmentations.finish()
     assert four.browser.GetSelectedItemNumber() == 2
     assert (labels(node) == results[2].labels).all()
@@ -186,11 +190,7 @@ def test_a_result_on_another_grid_is_refused():
 
 def test_segmentations_of_all_frames_survive_saving_and_loading(tmp_path: Path):
     four = FourFrames()
-    segmentations = SegmentationSequence(four.browser, four.sequence, four.scene)
-    results = []
-    for frame in frames(four.browser, four.sequence):
-        results.append(four.result(frame))
-        segmentations.add(frame, results[-1])
+    segmentations, results = four.segment()
     segmentations.finish()
     assert four.scene.WriteToMRB(str(tmp_path / "saved.mrb"))
     scene = createScene()

@@ -38,7 +38,7 @@ from LiverCascadeLib.progress import Progress
 from LiverCascadeLib.result import Lesion, Result
 from LiverCascadeLib.volume import Volume
 from LiverCascadeLib.worker_client import WorkerClient
-from tiny_models import save_model
+from tiny_models import save_model, save_pair
 
 ROOT = Path(__file__).resolve().parent.parent
 # So many windows that there is always a middle.
@@ -49,10 +49,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and prioriti
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    for role in ("locate", "refine"):
-        save_model(folder / role, role)
-    return folder
+    return save_pair(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(autouse=True)

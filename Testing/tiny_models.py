@@ -51,6 +51,13 @@ def save_model(folder: Path, role: str, seed: int = 0, **changes) -> Manifest:
     return saved
 
 
+def save_pair(folder: Path) -> Path:
+    """Writes a tiny locate and a tiny refine model into ``folder``, which it returns."""
+    for role in ("locate", "refine"):
+        save_model(folder / role, role)
+    return folder
+
+
 @dataclass
 class Oracle:
     """Knows where the bodies are: answers with the analytic truth on whatever grid it is asked.
