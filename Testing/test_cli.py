@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from LiverCascadeLib import cli
+from LiverCascadeLib.commands.arguments import ProgressPrinter
 from LiverCascadeLib.geometry import Grid
 from LiverCascadeLib.resources import EMBEDDED_MODELS, RESOURCES
 from LiverCascadeLib.volume import read_labels, write_labels
@@ -228,7 +229,7 @@ def test_a_terminal_gets_one_line_that_redraws_itself():
             pass
 
     terminal = Terminal()
-    printer = cli.ProgressPrinter(terminal)
+    printer = ProgressPrinter(terminal)
     printer("locate", 0.0)
     printer("locate", 1.0)
     printer.close()
