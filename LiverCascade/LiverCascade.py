@@ -250,7 +250,7 @@ class LiverCascadeLogic(ScriptedLoadableModuleLogic):
         with WorkerClient() as worker:
             result = worker.run(volumeFromNode(volumeNode), options or Options(), models, progress)
         segmentationNode = segmentationFromResult(result, slicer.mrmlScene, volumeNode)
-        LesionTable.create(segmentationNode, volumeNode, slicer.mrmlScene)
+        LesionTable.create(segmentationNode, volumeNode, slicer.mrmlScene, result)
         return segmentationNode
 
 

@@ -5,7 +5,11 @@ Real widgets and real MRML through the stand-in, the embedded example, and the e
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import tempfile
+from datetime import datetime
 from pathlib import Path
 
 import slicer_standin
@@ -81,12 +85,53 @@ def bad_times(folder: Path) -> None:
         standin.uninstall()
 
 
+def report(folder: Path) -> None:
+    """The report on the embedded example, as PDF and as HTML page.
+
+    The page needs Qt's web engine (PySide6-Addons): WEB_PYTHON names an interpreter that has it.
+    """
+    from LiverCascadeLib.cascade import Options, load_cascade, segment
+    from LiverCascadeLib.lesions.assess import assess_result
+    from LiverCascadeLib.lesions.couinaud_planes import couinaud_for
+    from LiverCascadeLib.report.document import ReaderText
+    from LiverCascadeLib.report.identity import StudyIdentity
+    from LiverCascadeLib.report.writing import ReportRequest, write_report
+    from LiverCascadeLib.volume import read_volume
+    from pypdfium2 import PdfDocument
+
+    options = Options(device="cpu")
+    result = segment(read_volume(EXAMPLE), load_cascade(None, options), options)
+    assessment = assess_result(result, couinaud_for(result.volume.grid, result.labels))
+    identity = StudyIdentity(
+        patient_name="Nobody, Example", patient_id="synthetic", study_description="Synthetic CT of the abdomen"
+    )
+    text = ReaderText("Invented, for this picture.", "The lesions are synthetic.", "No patient, no disease.")
+    with tempfile.TemporaryDirectory() as place:
+        write_report(assessment, place, ReportRequest(datetime(2026, 11, 21, 9, 30), identity, text))
+        document = PdfDocument(Path(place) / "report.pdf")
+        for number in range(2):
+            document[number].render(scale=1.5).to_pil().save(folder / f"report-pdf-{number + 1}.png", optimize=True)
+            print(f"report-pdf-{number + 1}.png")
+        document.close()
+        picture = str(Path(__file__).with_name("html_picture.py"))
+        page = [os.environ.get("WEB_PYTHON", sys.executable), picture, f"{place}/report.html"]
+        taken = subprocess.run([*page, str(folder / "report-html.png")], capture_output=True, check=False)
+        print("report-html.png" + ("" if taken.returncode == 0 else " is left out: WEB_PYTHON has no web engine"))
+
+
 def main() -> None:
-    """Writes all pictures into Resources/Screenshots, or into the folder that is the first argument."""
+    """Writes all pictures into Resources/Screenshots, or into the folder that is the first argument.
+
+    A second argument chooses 'panel' or 'report'.
+    """
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    wanted = sys.argv[2] if len(sys.argv) > 2 else "panel report"
     folder.mkdir(parents=True, exist_ok=True)
-    bad_times(folder)
-    good_times(folder, None)
+    if "panel" in wanted:
+        bad_times(folder)
+        good_times(folder, None)
+    if "report" in wanted:
+        report(folder)
 
 
 if __name__ == "__main__":

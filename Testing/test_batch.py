@@ -19,6 +19,7 @@ import pytest
 import SimpleITK as sitk
 from dicom_writer import write_series
 from LiverCascadeLib import batch, cli
+from LiverCascadeLib import study as study_module
 from LiverCascadeLib.batch import COLUMNS, BatchSettings, Reporter, Row, StatusTable, run_batch
 from LiverCascadeLib.cascade import Options, load_cascade, segment
 from LiverCascadeLib.errors import InputError, MissingPackageError, ModelError, OutputError, WorkerCrashed
@@ -82,7 +83,7 @@ class Here(WorkerClient):
 @pytest.fixture
 def here(monkeypatch):
     """Runs in this process, without scenes."""
-    monkeypatch.setattr(batch, "SceneProcess", NoScene)
+    monkeypatch.setattr(study_module, "SceneProcess", NoScene)
     monkeypatch.setattr(batch, "WorkerClient", Here)
     monkeypatch.setattr(Here, "hook", staticmethod(lambda volume: None))
     monkeypatch.setattr(Here, "cascade", None)

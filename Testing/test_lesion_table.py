@@ -6,6 +6,7 @@ import csv
 import json
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,14 @@ from analytic_bodies import (  # noqa: E402
 )
 from LiverCascadeLib.errors import InputError, OutputError  # noqa: E402
 from LiverCascadeLib.geometry import Box, Grid  # noqa: E402
+from LiverCascadeLib.lesions.assess import assess_result  # noqa: E402
+from LiverCascadeLib.report.files import LESION_COLUMNS, write_lesions  # noqa: E402
+from LiverCascadeLib.report.reopen import reopen  # noqa: E402
 from LiverCascadeLib.result import Lesion, Result, summarize  # noqa: E402
 from LiverCascadeLib.scene import (  # noqa: E402
     REVIEWS,
     LesionTable,
+    assessmentFromTable,
     createClosedSurface,
     createScene,
     export,
@@ -36,11 +41,12 @@ from LiverCascadeLib.scene import (  # noqa: E402
     nodeFromVolume,
     resultLabelsFromSegmentation,
     segmentationFromResult,
+    segmentations,
     terminology,
     volumes,
 )
 from LiverCascadeLib.scene.table_store import RECORDS_ATTRIBUTE  # noqa: E402
-from LiverCascadeLib.volume import Volume, read_labels  # noqa: E402
+from LiverCascadeLib.volume import Volume, read_labels, write_labels  # noqa: E402
 from segment_editor import SegmentEditor  # noqa: E402
 
 FIRST, SECOND = "Lesion_1", "Lesion_2"
@@ -95,7 +101,9 @@ def test_a_new_table_says_what_the_run_found(grid):
     for row, lesion in zip(case.table.rows(), case.result.lesions, strict=True):
         assert row.volumeMl == pytest.approx(lesion.volume_ml, rel=1e-5)
         assert row.centroidRas == pytest.approx(lesion.centroid_ras, abs=1e-3)
-        assert row.diameterMm == pytest.approx((6000 * lesion.volume_ml / np.pi) ** (1 / 3), rel=1e-5)
+        assert row.values["equivalent_diameter_mm"] == pytest.approx(
+            (6000 * lesion.volume_ml / np.pi) ** (1 / 3), rel=1e-5
+        )
         assert (row.review, row.comment) == ("unreviewed", "")
     assert case.table.liverVolumeMl() == pytest.approx(case.result.liver_volume_ml, rel=1e-5)
     assert case.table.summary() == case.result.summary
@@ -533,30 +541,224 @@ def test_an_untouched_result_is_not_edited_after_loading(case, tmp_path):
 
 def test_a_table_of_an_older_version_is_measured_again(case):
     content = json.loads(case.table.tableNode.GetAttribute(RECORDS_ATTRIBUTE))
-    del content["lesions"][FIRST]["values"]["diameter_mm"]
+    del content["lesions"][FIRST]["values"]["equivalent_diameter_mm"]
     content["lesions"][FIRST]["comment"] = "kept"
     case.table.tableNode.SetAttribute(RECORDS_ATTRIBUTE, json.dumps(content))
     table = LesionTable.find(case.node)
-    assert np.isnan(table.rows()[0].diameterMm)
+    assert np.isnan(table.rows()[0].values["equivalent_diameter_mm"])
     assert table.update() == [FIRST]
-    assert table.rows()[0].diameterMm > 0
+    assert table.rows()[0].values["equivalent_diameter_mm"] > 0
     assert table.rows()[0].comment == "kept"
     case.table.tableNode.SetAttribute(RECORDS_ATTRIBUTE, json.dumps({**content, "version": 99}))
     assert LesionTable.find(case.node) is None
 
 
-def test_the_csv_has_one_line_per_lesion(case, tmp_path):
+def test_a_table_of_the_first_version_keeps_what_the_reader_said(case):
+    content = json.loads(case.table.tableNode.GetAttribute(RECORDS_ATTRIBUTE))
+    lesions = {
+        segmentId: {
+            "fingerprint": kept["fingerprint"],
+            "values": {"volume_ml": 1.0, "diameter_mm": 12.0, "centroid_r_mm": 0.0},
+            "review": "accepted",
+            "comment": f"of {segmentId}",
+        }
+        for segmentId, kept in content["lesions"].items()
+    }
+    old = {key: content[key] for key in ("inherited", "world", "highest_number")}
+    case.table.tableNode.SetAttribute(RECORDS_ATTRIBUTE, json.dumps({"version": 1, "lesions": lesions, **old}))
+    table = LesionTable.find(case.node)
+    assert [(row.review, row.comment) for row in table.rows()] == [("accepted", f"of {n}") for n in (FIRST, SECOND)]
+    assert table.update() == [FIRST, SECOND]
+    before = case.table.rows()
+    assert [row.values for row in table.rows()] == [row.values for row in before]
+    assert [row.trackingUid for row in table.rows()] == [row.trackingUid for row in before]
+
+
+@pytest.mark.parametrize("grid", TEST_GRIDS.values(), ids=TEST_GRIDS)
+def test_figures_in_the_scene_are_those_of_the_same_labels_in_files(grid):
+    case = Case(grid)
+    for row, lesion in zip(case.table.rows(), assess_result(case.result).lesions, strict=True):
+        for key, value in lesion.values.items():
+            same = pytest.approx(value, rel=1e-4, abs=1e-3, nan_ok=True) if isinstance(value, float) else value
+            assert row.values[key] == same, key
+        assert row.trackingUid == lesion.tracking_uid
+        assert row.longAxis.length_mm == pytest.approx(row.longAxisMm) and row.shortAxisMm > 0
+
+
+def test_segments_of_other_voxels_than_those_of_the_ct_are_measured_too():
+    case, other = Case(TEST_GRIDS["RAS"]), Case(TEST_GRIDS["oblique"])
+    node = nodeFromVolume(other.result.volume, case.scene)
+    table = LesionTable.create(case.node, node, case.scene)
+    for row, lesion in zip(table.rows(), assess_result(case.result).lesions, strict=True):
+        # One voxel more or less of either, where the boundaries of both differ.
+        assert row.values["mean_hu"] == pytest.approx(50, abs=8)
+        assert row.values["contrast_hu"] == pytest.approx(-60, abs=8)
+        assert row.values["capsule_distance_mm"] == lesion.values["capsule_distance_mm"]
+        assert 0 < row.values["slice_first"] < row.values["slice_last"] <= other.result.volume.grid.size[2]
+
+
+def test_what_lies_around_a_lesion_is_followed_without_measuring_it_again(case):
+    before = {n: case.row(n).values for n in (FIRST, SECOND)}
+    # The liver ends nearer to the second lesion now, and far from the first one's shell.
+    case.editor.erase("Liver", np.add(LESIONS[1].center_ras, (-20, 0, 0)), 6)
+    assert case.table.update() == []
+    after = {n: case.row(n).values for n in (FIRST, SECOND)}
+    assert after[SECOND]["capsule_distance_mm"] < before[SECOND]["capsule_distance_mm"]
+    assert after[FIRST] == before[FIRST]
+    same = set(after[SECOND]) - {"capsule_distance_mm", "contrast_hu"}
+    assert all(after[SECOND][key] == before[SECOND][key] or key == "confidence" for key in same)
+    case.editor.undo()
+    assert case.table.update() == []
+    assert case.row(SECOND).values == before[SECOND]
+
+
+def test_a_new_object_measures_surroundings_that_changed_while_nobody_watched(case):
+    case.editor.erase("Liver", np.add(LESIONS[1].center_ras, (-20, 0, 0)), 6)
+    fresh = LesionTable.find(case.node)
+    assert fresh.update() == []
+    case.table.update()
+    assert [row.values for row in fresh.rows()] == [row.values for row in case.table.rows()]
+
+
+def test_a_neighbor_is_no_liver_until_it_is_rejected():
+    grid = TEST_GRIDS["RAS"]
+    close = Ellipsoid(tuple(np.add(LESIONS[0].center_ras, (-24, 0, 0))), (6.0, 6.0, 6.0))
+    result = result_from_masks(grid, rasterize(LIVER, grid), [rasterize(body, grid) for body in (LESIONS[0], close)])
+    array = result.volume.array
+    array[result.labels == 3] = 500
+    scene = createScene()
+    volumeNode = nodeFromVolume(result.volume, scene)
+    table = LesionTable.create(segmentationFromResult(result, scene, volumeNode), volumeNode, scene)
+    assert table.rows()[0].values["contrast_hu"] == -60
+    table.setReview(SECOND, "rejected")
+    assert table.rows()[0].values["contrast_hu"] < -65
+    table.setReview(SECOND, "unreviewed")
+    assert table.rows()[0].values["contrast_hu"] == -60
+
+
+def test_taking_the_ct_away_keeps_its_figures_until_a_lesion_is_edited(case):
+    before = case.row(FIRST).values
+    case.scene.RemoveNode(case.volumeNode)
+    assert case.table.update() == []
+    assert case.row(FIRST).values == before
+    case.editor.paint(SECOND, NEAR_SECOND, 9)
+    assert case.table.update() == [SECOND]
+    assert np.isnan(case.row(SECOND).values["mean_hu"]) and case.row(SECOND).longAxisMm > 0
+
+
+def test_another_ct_has_everything_measured_again(case):
+    volume = case.result.volume
+    darker = nodeFromVolume(Volume(volume.array - np.int16(10), volume.grid, "darker"), case.scene)
+    table = LesionTable.create(case.node, darker, case.scene)
+    assert [row.values["mean_hu"] for row in table.rows()] == [40, 40]
+
+
+def test_confidence_belongs_to_the_voxels_that_the_run_found(case):
+    result = replace(case.result, confidences={1: 0.9, 2: 0.4}, provenance={"models": ["m"]})
+    table = LesionTable.create(case.node, case.volumeNode, case.scene, result)
+    assert [row.confidence for row in table.rows()] == [0.9, 0.4]
+    case.editor.paint(SECOND, NEAR_SECOND, 9)
+    table.update()
+    assert table.rows()[0].confidence == 0.9 and np.isnan(table.rows()[1].confidence)
+    case.editor.undo()
+    assert table.update() == [SECOND]
+    assert LesionTable.find(case.node).rows()[1].confidence == 0.4
+    assert LesionTable.find(case.node).provenance == {"models": ["m"]}
+
+
+def couinaud(case: Case, name: str, code: int, mask: np.ndarray) -> None:
+    """Adds one of Couinaud's segments."""
+    segment = slicer.vtkSegment()
+    segment.SetName(f"Segment {name}")
+    segment.SetTerminology(terminology.LIVER_TERMINOLOGY.replace("10200004^Liver", f"{code}^Couinaud hepatic segment"))
+    grid = case.result.volume.grid
+    image = segmentations.orientedImage(mask.astype(np.uint8), Box((0, 0, 0), grid.size), grid)
+    segment.AddRepresentation("Binary labelmap", image)
+    case.segmentation.AddSegment(segment, f"Couinaud_{name}")
+
+
+def test_lesions_know_the_segments_that_they_touch_and_follow_them(case):
+    grid, labels = case.result.volume.grid, case.result.labels
+    upper = np.indices(grid.shape)[0] > int(grid.to_ijk(LESIONS[0].center_ras)[2]) - 2
+    couinaud(case, "IVa", 277958008, (labels > 0) & upper)
+    assert case.table.update() == []
+    assert [row.couinaud for row in case.table.rows()] == ["IVa", "IVa"]
+    couinaud(case, "V", 277959000, (labels > 0) & ~upper)
+    assert case.table.update() == []
+    assert [row.couinaud for row in case.table.rows()] == ["IVa, V", "V, IVa"]
+    assert case.table.tableNode.GetTable().GetValueByName(1, "couinaud").ToString() == "V, IVa"
+    assert case.table.foreignSegments() == [] and not case.table.isEdited()
+    found = assessmentFromTable(case.table)
+    assert [lesion.couinaud_text for lesion in found.lesions] == ["IVa, V", "V, IVa"]
+    assert found.couinaud_ml.keys() == {5, 9}
+    case.editor.remove("Couinaud_V")
+    case.table.update()
+    assert [row.couinaud for row in case.table.rows()] == ["IVa", "IVa"]
+
+
+def test_the_table_node_shows_figures_flags_and_categories(case):
+    view = case.table.tableNode.GetTable()
+    assert view.GetValueByName(0, "measurable").ToString() == "yes"
+    assert view.GetValueByName(0, "size_bin").ToString() == "> 20 mm"
+    assert view.GetValueByName(0, "long_axis_mm").ToDouble() == pytest.approx(case.row(FIRST).longAxisMm, abs=0.05)
+    assert np.isnan(view.GetValueByName(0, "confidence").ToDouble())
+
+
+def test_a_table_is_an_assessment(case):
+    case.editor.paint(SECOND, NEAR_SECOND, 9)
+    case.table.setReview(FIRST, "rejected")
+    case.table.setReview(SECOND, "unsure")
+    case.table.setComment(SECOND, "look again")
+    found = assessmentFromTable(case.table)
+    assert found.rejected == 1 and found.summary == case.table.summary()
+    (lesion,) = found.lesions
+    row = case.row(SECOND)
+    assert (lesion.label, lesion.name, lesion.review, lesion.comment) == (2, "Lesion 2", "unsure", "look again")
+    assert lesion.tracking_uid == row.trackingUid
+    for key in ("volume_ml", "long_axis_mm", "short_axis_mm", "capsule_distance_mm", "mean_hu"):
+        assert lesion.values[key] == pytest.approx(row.values[key], rel=1e-5), key
+    assert found.liver["volume_ml"] == pytest.approx(case.table.liverVolumeMl(), rel=1e-5)
+
+
+def test_without_a_ct_or_a_segmentation_there_is_no_assessment(case):
+    case.scene.RemoveNode(case.volumeNode)
+    with pytest.raises(InputError, match="Load it"):
+        assessmentFromTable(case.table)
+    case.scene.RemoveNode(case.node)
+    with pytest.raises(InputError, match="no longer in the scene"):
+        assessmentFromTable(case.table)
+
+
+def test_an_exported_result_is_opened_again_with_everything_that_was_said(case, tmp_path):
+    write_labels(tmp_path / "ct.nii.gz", case.result.volume.array, case.result.volume.grid)
+    case.editor.paint(SECOND, NEAR_SECOND, 9)
+    case.table.setReview(FIRST, "rejected")
+    case.table.setComment(SECOND, "look again")
+    exportResult(case.table, tmp_path / "out")
+    found = reopen(tmp_path / "out", tmp_path / "ct.nii.gz")
+    (lesion,) = found.lesions
+    assert (lesion.name, lesion.comment, found.rejected) == ("Lesion 2", "look again", 1)
+    assert lesion.tracking_uid == case.row(SECOND).trackingUid
+    assert found.summary == case.table.summary()
+
+
+def test_the_csv_has_one_line_per_lesion_and_the_columns_of_a_run(case, tmp_path):
     case.table.setReview(FIRST, "rejected")
     case.table.setComment(SECOND, "=1+1\nx")
     case.table.writeCsv(tmp_path / "lesions.csv")
     with (tmp_path / "lesions.csv").open(encoding="utf-8", newline="") as stream:
         lines = list(csv.DictReader(stream))
+    assert tuple(lines[0]) == (*LESION_COLUMNS, "name", "review", "comment")
     assert [(line["case"], line["id"], line["name"], line["review"]) for line in lines] == [
         ("body", "", "Lesion 1", "rejected"),
         ("body", "1", "Lesion 2", "unreviewed"),
     ]
     assert float(lines[1]["volume_ml"]) == pytest.approx(case.row(SECOND).volumeMl, abs=1e-4)
     assert lines[1]["comment"] == "'=1+1 x"
+    write_lesions(tmp_path / "run.csv", assess_result(case.result))
+    with (tmp_path / "run.csv").open(encoding="utf-8", newline="") as stream:
+        of_run = list(csv.DictReader(stream))
+    assert all(lines[1][key] == of_run[1][key] for key in LESION_COLUMNS if key != "id")
 
 
 def test_an_edited_result_is_exported_on_the_grid_of_its_ct(case, tmp_path):
@@ -567,7 +769,7 @@ def test_an_edited_result_is_exported_on_the_grid_of_its_ct(case, tmp_path):
     storage = case.node.GetStorageNode()
     exportResult(case.table, tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["labels.nii.gz", "lesions.csv", "segmentation.seg.nrrd"]
+    assert names == ["labels.nii.gz", "lesions.csv", "result.json", "segmentation.seg.nrrd"]
     labels, grid = read_labels(tmp_path / "out" / "labels.nii.gz")
     assert grid.is_close(case.result.volume.grid, tolerance_mm=2e-3)
     assert (labels == resultLabelsFromSegmentation(case.node, case.result.volume.grid, [SECOND])).all()

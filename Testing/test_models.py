@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from LiverCascadeLib.errors import ModelError
+from LiverCascadeLib.errors import MissingPackageError, ModelError
 from LiverCascadeLib.models import ARCHITECTURES, build_network, load_manifest, load_network
 from tiny_models import manifest, save_model
 
@@ -110,11 +110,15 @@ def test_unknown_architectures_and_arguments_are_refused():
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_listed_architecture_exists_in_monai(architecture):
+def test_every_listed_architecture_is_a_network(architecture):
     import importlib
 
     module, name = ARCHITECTURES[architecture]
-    assert issubclass(getattr(importlib.import_module(module), name), torch.nn.Module)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except MissingPackageError as error:
+        pytest.skip(str(error))
+    assert issubclass(found, torch.nn.Module)
 
 
 def test_a_network_that_lists_its_tensors_twice_is_stored_once_and_reads_back_whole(tmp_path):

@@ -94,7 +94,7 @@ def test_one_click_leads_to_a_segmentation_its_table_and_the_views(open_panel):
     assert result.GetSegmentation().GetSegmentIDs() == ("Liver", "Lesion_1", "Lesion_2")
     assert [row[0] for row in user.cells()] == ["Lesion 1", "Lesion 2"]
     truth = analytic_result(TEST_GRIDS["LPS"]).lesions
-    assert float(user.cells()[0][1]) == pytest.approx(truth[0].volume_ml, rel=0.01)
+    assert float(user.cells()[0][2]) == pytest.approx(truth[0].volume_ml, rel=0.01)
     assert "2 lesions" in user.ui.summaryLabel.text and user.status().startswith("Done in ")
     red = slicer.mrmlScene.GetSingletonNode("Red", "vtkMRMLSliceCompositeNode")
     assert red.GetBackgroundVolumeID() == node.GetID()
@@ -234,22 +234,22 @@ def test_rejected_lesion_is_hidden_and_leaves_the_sums(open_panel):
     assert not user.sees(user.ui.acceptButton) or user.ui.acceptButton.enabled
     user.click_row(0)
     user.click(user.ui.rejectButton)
-    assert "rejected" in user.cells()[0][3] and "1 lesion," in user.ui.summaryLabel.text
+    assert "rejected" in user.cells()[0][5] and "1 lesion," in user.ui.summaryLabel.text
     display = user.parameters.resultSegmentation.GetDisplayNode()
     assert not display.GetSegmentVisibility("Lesion_1")
     user.click(user.ui.acceptButton)
-    assert "accepted" in user.cells()[0][3] and display.GetSegmentVisibility("Lesion_1")
+    assert "accepted" in user.cells()[0][5] and display.GetSegmentVisibility("Lesion_1")
     user.click(user.ui.unsureButton)
-    assert "unsure" in user.cells()[0][3]
+    assert "unsure" in user.cells()[0][5]
     user.click(user.ui.resetReviewButton)
-    assert user.cells()[0][3] == ""
+    assert user.cells()[0][5] == ""
 
 
 def test_comment_is_typed_into_the_table_and_kept(open_panel):
     user = open_panel()
     user.load()
     user.run()
-    user.ui.lesionTable.item(1, 4).setText("look again")
+    user.ui.lesionTable.item(1, 6).setText("look again")
     assert user.panel.table.rows()[1].comment == "look again"
 
 
@@ -261,9 +261,9 @@ def test_edited_lesion_is_measured_again_within_a_second_and_others_stay(open_pa
     node = user.parameters.resultSegmentation
     paint_ball(node, "Lesion_2", user.panel.table.rows()[1].centroidRas, 16.0)
     started = time.monotonic()
-    user.wait(lambda: user.cells()[1][1] != before[1][1], seconds=5)
+    user.wait(lambda: user.cells()[1][2] != before[1][2], seconds=5)
     assert time.monotonic() - started < 1.0
-    assert float(user.cells()[1][1]) > float(before[1][1]) and user.cells()[0] == before[0]
+    assert float(user.cells()[1][2]) > float(before[1][2]) and user.cells()[0] == before[0]
 
 
 def test_rows_follow_added_and_deleted_segments_and_a_new_one_becomes_a_lesion_by_one_click(open_panel):
@@ -342,7 +342,8 @@ def test_result_is_exported_to_the_chosen_folder(open_panel, tmp_path):
     folder.mkdir()
     user.standin.answers.append(str(folder))
     user.click(user.ui.exportButton)
-    assert {path.name for path in folder.iterdir()} == {"labels.nii.gz", "segmentation.seg.nrrd", "lesions.csv"}
+    names = {"labels.nii.gz", "segmentation.seg.nrrd", "lesions.csv", "result.json"}
+    assert {path.name for path in folder.iterdir()} == names
     assert str(folder) in user.status()
 
 

@@ -185,7 +185,8 @@ def test_steps_are_taken_between_events_and_can_be_dropped(standin):
 
 WITHOUT_PACKAGES = """
 import sys
-for name in ("torch", "monai", "nibabel", "safetensors", "psutil", "PIL", "highdicom", "jinja2", "jsonschema", "reportlab"):
+heavy = "torch", "monai", "nibabel", "safetensors", "psutil", "PIL", "highdicom", "jinja2", "jsonschema", "reportlab"
+for name in heavy:
     sys.modules[name] = None  # importing it fails
 import slicer_standin
 standin = slicer_standin.install()

@@ -225,3 +225,55 @@ def test_thorough_lets_windows_overlap_more_and_mirrors_nothing_that_the_model_d
         for thorough in (False, True)
     ]
     assert torch.equal(*answers)
+
+
+def test_the_spread_over_mirrored_copies_is_their_standard_deviation_and_costs_the_answer_nothing(tmp_path):
+    save_model(tmp_path, "refine", mirror_axes=("R", "S"))
+    thorough = NetworkPredictor(load_manifest(tmp_path), thorough=True)
+    image = 100 * torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(1))
+    prior, grid = torch.ones(16, 16, 16), grid_of(image.shape)
+    plain = thorough.predict(image, prior, grid, Progress())
+    assert thorough.spread is None, "nobody asked for it"
+    thorough.keep_spread = True
+    answer = thorough.predict(image, prior, grid, Progress())
+    assert torch.allclose(answer, plain, atol=1e-6) and answer.shape == (2, 16, 16, 16)
+    # Without its own mirroring, the same network on four turned copies.
+    single = NetworkPredictor(load_manifest(tmp_path))
+    copies = [
+        single.predict(image.flip(dims), prior, grid, Progress()).flip([d + 1 for d in dims])[-1]
+        for dims in ((), (0,), (2,), (0, 2))
+    ]
+    expected = torch.stack(copies).std(dim=0, unbiased=False)
+    assert torch.allclose(thorough.spread, expected, atol=0.01)
+    assert float(expected.max()) > 0.03
+    thorough.forget()
+    assert thorough.spread is None
+
+
+def test_without_mirrored_copies_there_is_no_spread(tmp_path):
+    save_model(tmp_path, "refine")
+    thorough = NetworkPredictor(load_manifest(tmp_path), thorough=True)
+    thorough.keep_spread = True
+    image = torch.full((16, 16, 16), 50.0)
+    assert thorough.predict(image, torch.ones(16, 16, 16), grid_of(image.shape), Progress()).shape[0] == 2
+    assert thorough.spread is None
+
+
+def test_the_spread_is_blended_over_windows_and_survives_a_lack_of_memory(tmp_path):
+    save_model(tmp_path, "refine", mirror_axes=("A",))
+    predictors = [NetworkPredictor(load_manifest(tmp_path), thorough=True, batch=batch) for batch in (1, 4)]
+    image = 100 * torch.randn(20, 24, 40, generator=torch.Generator().manual_seed(2))
+    prior, grid = torch.ones(20, 24, 40), grid_of(image.shape)
+    network = predictors[1]._network
+
+    def limited(windows):
+        if windows.shape[0] > 1:
+            raise RuntimeError("out of memory")
+        return network(windows)
+
+    predictors[1]._network = limited
+    for one in predictors:
+        one.keep_spread = True
+        one.predict(image, prior, grid, Progress())
+    assert predictors[0].spread.shape == (20, 24, 40)
+    assert torch.allclose(predictors[0].spread, predictors[1].spread, atol=0.02)

@@ -35,7 +35,7 @@ from LiverCascadeLib.geometry import Box, Grid
 from LiverCascadeLib.jobs import JobFolder, LineDecoder
 from LiverCascadeLib.postprocess import CleanUp
 from LiverCascadeLib.progress import Progress
-from LiverCascadeLib.result import Lesion, Result
+from LiverCascadeLib.result import Lesion, Result, Uncertainty
 from LiverCascadeLib.volume import Volume
 from LiverCascadeLib.worker_client import WorkerClient
 from tiny_models import save_model, save_pair
@@ -111,7 +111,7 @@ def test_numpy_values_and_paths_become_json():
 
 
 def test_options_survive_the_way_to_the_worker():
-    options = Options("cpu", 0.3, 5.0, True, CleanUp(1, 2.0, 0.5, 0.4), 10.0, True, True)
+    options = Options("cpu", 0.3, 5.0, True, CleanUp(1, 2.0, 0.5, 0.4), 10.0, True, True, True)
     assert jobs.options_from_dict(json.loads(json.dumps(jobs.options_as_dict(options)))) == options
     assert jobs.options_from_dict({}) == Options()
     with pytest.raises(InputError, match="speed"):
@@ -137,10 +137,22 @@ def test_a_volume_and_a_result_survive_the_way_through_the_folder(temporary):
     labels[3, 4, 5] = 300
     lesion = Lesion(299, 1, 0.064, (1.5, -2.0, 3.25), Box((5, 4, 3), (6, 5, 4)))
     result = Result(volume, labels, (lesion,), 12.5, volume.findings, {"refine": 1.5}, {"models": [{"id": "m"}]})
+    entropy = np.arange(24, dtype=np.uint8).reshape(4, 3, 2)[::-1]
+    result = replace(
+        result,
+        confidences={299: 0.123456789},
+        evidence={299: {"entropy": 0.25, "log_diameter": -1.5}},
+        uncertainty=Uncertainty(entropy, Box((1, 2, 3), (3, 5, 7))),
+    )
     event = json.loads(jobs.encode(folder.write_result(result)))
     again = folder.read_result(event, volume)
     assert np.array_equal(again.labels, labels) and again.labels.dtype == np.uint16
-    assert replace(again, labels=None) == replace(result, labels=None)
+    assert replace(again, labels=None, uncertainty=None) == replace(result, labels=None, uncertainty=None)
+    assert np.array_equal(again.uncertainty.on(volume.grid), result.uncertainty.on(volume.grid))
+    assert again.uncertainty.box == result.uncertainty.box
+    (folder.path / "uncertainty.raw").write_bytes(b"cut")
+    with pytest.raises(WorkerCrashed, match="lost"):
+        folder.read_result(event, volume)
     folder.remove()
     with pytest.raises(WorkerCrashed, match="lost"):
         folder.read_result(event, volume)

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
@@ -33,68 +32,17 @@ from .errors import (
 from .jobs import remove_stale_folders
 from .models import load_manifest
 from .progress import Progress
-from .report.files import OutputFolder, explained, record, safe_cell, write_results
+from .report.files import explained, safe_cell
 from .resources import EMBEDDED_MODELS
 from .result import Result
-from .scene import SceneProcess
 from .studies import Study, find_studies, record_in
-from .volume import Volume, read_volume
+from .study import Wishes, segment_study
+from .volume import Volume
 from .worker_client import WorkerClient
 
 STATUS_FILE = "status.csv"
 DONE, FAILED, MISSING = "done", "failed", "missing"
 _SHOWN_LEFT_OUT = 5
-
-
-def segment_study(
-    path: Path,
-    output: Path,
-    compute: Callable[[Volume, Progress], Result],
-    progress: Progress,
-    meanwhile: Sequence[Callable[[], None]] = (),
-) -> Result:
-    """One study, one result folder: reads, computes and writes, all files or none.
-
-    Args:
-        path: a volume file, a DICOM folder or one file of a DICOM series.
-        output: the folder for the results.
-        compute: makes the result, in this process or in a worker.
-        progress: listener and cancellation.
-        meanwhile: what can be done while another thread reads, such as imports and the loading of models.
-
-    Raises:
-        LiverCascadeError: as reading, computing and writing raise them.
-    """
-    with OutputFolder(output) as folder, SceneProcess(folder.scratch) as scene:
-
-        def read() -> Volume:
-            volume = read_volume(path)
-            scene.prepare(volume)
-            return volume
-
-        result = compute(_read_beside(read, meanwhile, progress), progress)
-        write_results(result, folder, progress, scene)
-    return result
-
-
-def _read_beside(read: Callable[[], Volume], meanwhile: Sequence[Callable[[], None]], progress: Progress) -> Volume:
-    if not meanwhile:
-        progress.stage("read")
-        return read()
-    # Two threads that import can wait for each other: what reading needs is there before the second one begins.
-    import nibabel  # noqa: F401
-    import SimpleITK  # noqa: F401
-
-    with ThreadPoolExecutor(1) as pool:
-        reading = pool.submit(read)
-        progress.stage("load")
-        for step in meanwhile:
-            step()
-            progress.update(0.5)
-            if reading.done():
-                reading.result()  # a bad input is told at once
-        progress.stage("read")
-        return reading.result()
 
 
 @dataclass(frozen=True)
@@ -196,6 +144,7 @@ class BatchSettings:
         overwrite: do everything again, not only what is missing or failed.
         quiet: tell errors only.
         python: interpreter of the workers; None chooses.
+        wishes: what is wanted beside the usual files, for each study.
     """
 
     options: Options = field(default_factory=Options)
@@ -205,6 +154,7 @@ class BatchSettings:
     overwrite: bool = False
     quiet: bool = False
     python: str | None = None
+    wishes: Wishes = field(default_factory=Wishes)
 
 
 def run_batch(
@@ -345,6 +295,7 @@ class _Batch:
         """
         client.start()
         settings, started = self.settings, time.monotonic()
+        folder = self.output / study.name
         show = lambda stage, fraction: self.reporter.show(number, study.name, stage, fraction)  # noqa: E731
         progress = Progress(show, self._stopped.is_set)
 
@@ -353,8 +304,8 @@ class _Batch:
 
         try:
             # Made here, so that no other study's failure takes the folder away again.
-            (self.output / study.name).parent.mkdir(parents=True, exist_ok=True)
-            result = segment_study(study.path, self.output / study.name, compute, progress)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            segment_study(study.path, folder, compute, progress, wishes=settings.wishes)
         except Cancelled:
             raise
         except Exception as error:
@@ -363,7 +314,7 @@ class _Batch:
             code, message = _reason(error)
             self._codes.append(code)
             return Row(study.name, str(study.path), FAILED, _seconds(started), message=message)
-        return _done_row(study, _seconds(started), record(result))
+        return _done_row(study, _seconds(started), record_in(folder))
 
     def _put(self, row: Row, number: int) -> None:
         with self._lock:

@@ -17,13 +17,14 @@ from . import __version__
 from .errors import ModelError
 from .findings import Finding, Severity
 from .geometry import Box, Grid, iter_resampled, resample
+from .lesions.confidence import confidences, evidence
 from .models import load_manifest
 from .postprocess import LESION_CLASS, CleanUp, clean, components
 from .predictor import NetworkPredictor, StagePredictor, choose_device
 from .preflight import judge_coverage, judge_orientation, preflight, settled
 from .progress import Progress
 from .resources import EMBEDDED_MODELS
-from .result import Lesion, Result
+from .result import Lesion, Result, Uncertainty
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Options:
         min_liver_ml: a located component below this is not taken for a liver.
         force: segment also where preflight says that the values are not those of a CT.
         thorough: windows overlap more, and mirrored copies are averaged along the axes that a model was trained for.
+        uncertainty: also give the entropy of the probabilities, voxel by voxel.
     """
 
     device: str = "auto"
@@ -55,6 +57,7 @@ class Options:
     min_liver_ml: float = 40.0
     force: bool = False
     thorough: bool = False
+    uncertainty: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,55 +127,74 @@ def _segment(
     known_spacing = cascade.refine.manifest.input_spacing_mm or None
     findings = [*volume.findings, *preflight(volume, known_spacing, getattr(cascade.refine, "device", "cpu"))]
 
-    labels, lesions = np.zeros(volume.grid.shape, np.uint8), ()
     if not options.force and any(finding.severity is Severity.ERROR for finding in findings):
-        findings.append(_NOT_SEGMENTED)
+        found = _nothing(volume, [*findings, _NOT_SEGMENTED])
     else:
-        labels, lesions, findings = _segment_ct(volume, cascade, options, progress, findings)
+        found = _segment_ct(volume, cascade, options, progress, findings)
         for stage in (cascade.locate, cascade.refine):
-            findings += getattr(stage, "findings", [])
-    liver_ml = float(np.count_nonzero(labels)) * volume.grid.voxel_volume_mm3 / 1000
+            found.findings.extend(getattr(stage, "findings", []))
+    liver_ml = float(np.count_nonzero(found.labels)) * volume.grid.voxel_volume_mm3 / 1000
     progress.finish()
     return Result(
         volume=volume,
-        labels=labels,
-        lesions=lesions,
+        labels=found.labels,
+        lesions=found.lesions,
         liver_volume_ml=liver_ml,
-        findings=tuple(findings),
+        findings=tuple(found.findings),
         timings=progress.timings,
         provenance=_provenance(cascade, options, identity.result()),
+        confidences=confidences(found.evidence, cascade.refine.manifest.calibration),
+        evidence=found.evidence,
+        uncertainty=found.uncertainty,
     )
+
+
+@dataclass(eq=False)
+class _Found:
+    """What the networks found on the input grid; see :class:`.result.Result`."""
+
+    labels: np.ndarray
+    findings: list[Finding]
+    lesions: tuple[Lesion, ...] = ()
+    evidence: dict[int, dict[str, float]] = field(default_factory=dict)
+    uncertainty: Uncertainty | None = None
+
+
+def _nothing(volume: Volume, findings: list[Finding], uncertainty: Uncertainty | None = None) -> _Found:
+    return _Found(np.zeros(volume.grid.shape, np.uint8), findings, uncertainty=uncertainty)
 
 
 def _segment_ct(
     volume: Volume, cascade: Cascade, options: Options, progress: Progress, findings: list[Finding]
-) -> tuple[np.ndarray, tuple[Lesion, ...], list[Finding]]:
-    """Labels on the input grid, lesions, and the findings with what was learned on the way."""
-    labels = np.zeros(volume.grid.shape, np.uint8)
+) -> _Found:
+    """What the cascade finds, and the findings with what was learned on the way."""
     progress.stage("locate")
     located = locate_liver(volume, cascade.locate, options, progress)
     if located is None:
-        return labels, (), [*findings, _no_liver(options)]
+        return _nothing(volume, [*findings, _no_liver(options)])
     findings = [*findings, *judge_orientation(located.mask, located.grid, volume)]
     margin = cascade.refine.manifest.margin_mm if options.margin_mm is None else options.margin_mm
     box = volume.grid.box_covering(located.box, located.grid, margin)
 
     progress.stage("refine")
-    probability, fine = _refine(volume, box, located, cascade.refine, options, progress)
+    probability, spread, fine = _refine(volume, box, located, cascade.refine, options, progress)
 
     progress.stage("fuse")
     crop = volume.grid.crop(box)
-    classes, lesion_probability = _fuse(probability, fine, crop)
+    fused = _fuse(probability, fine, crop, spread, options.uncertainty)
+    uncertainty = None if fused.entropy is None else Uncertainty(fused.entropy, box)
 
     progress.stage("clean")
     limits = options.clean_up
     if limits.min_lesion_peak is None:
         limits = replace(limits, min_lesion_peak=cascade.refine.manifest.min_lesion_peak)
-    part, lesions = clean(classes, crop, limits, lesion_probability)
+    part, lesions = clean(fused.classes, crop, limits, fused.lesion)
     if not part.any():
-        return labels, (), [*findings, _no_liver(options)]
+        return _nothing(volume, [*findings, _no_liver(options)], uncertainty)
+    features = _evidence(part, fused, crop) if lesions else {}
     labels, lesions = _paste(part, lesions, box, volume.grid)
-    return labels, lesions, list(settled(findings, judge_coverage(labels, volume.grid)))
+    findings = list(settled(findings, judge_coverage(labels, volume.grid)))
+    return _Found(labels, findings, lesions, features, uncertainty)
 
 
 @dataclass(frozen=True)
@@ -218,39 +240,99 @@ def _plausible_component(probability: np.ndarray, grid: Grid, min_ml: float) -> 
 
 def _refine(
     volume: Volume, box: Box, located: Located, stage: StagePredictor, options: Options, progress: Progress
-) -> tuple[torch.Tensor, Grid]:
-    """Probabilities of liver and lesion at the refine model's spacing inside the box, and their grid."""
+) -> tuple[torch.Tensor, torch.Tensor | None, Grid]:
+    """Probabilities of liver and lesion at the refine model's spacing inside the box, how far mirrored copies
+    disagree on lesions where that is wanted, and their grid.
+    """
     crop = volume.grid.crop(box)
     grid = crop.canonical(stage.manifest.spacing_mm)
     ct = resample(volume.array[box.slices], crop, grid, AIR_HU)
     prior = resample(located.probability, located.grid, grid, 0.0)
     if options.binary_prior:
         prior = (prior > 0.5).float()
-    return stage.predict(ct, prior, grid, progress), grid
+    calibration = stage.manifest.calibration
+    if isinstance(stage, NetworkPredictor):
+        asked = calibration.features if calibration is not None else ()
+        stage.keep_spread = options.uncertainty or "mirror_spread" in asked
+    probability = stage.predict(ct, prior, grid, progress)
+    return probability, getattr(stage, "spread", None), grid
 
 
-def _fuse(probability: torch.Tensor, fine: Grid, crop: Grid) -> tuple[np.ndarray, np.ndarray | None]:
+@dataclass(frozen=True, eq=False)
+class _Fused:
+    """The networks' answer on the voxels of the box, [k, j, i].
+
+    Attributes:
+        classes: uint8: 0 background, 1 liver, 2 lesion.
+        lesion: probability of lesion, float16; None where the model does not tell lesions from liver.
+        lesion_doubt: at the voxels of class lesion alone, in their order, float32 [n, 1 or 2]: the entropy of the
+            classes as a share of the highest, and, where it is known, how far mirrored copies disagree.
+        entropy: uint8, see :class:`.result.Uncertainty`; None where it is not wanted.
+    """
+
+    classes: np.ndarray
+    lesion: np.ndarray | None
+    lesion_doubt: np.ndarray
+    entropy: np.ndarray | None
+
+
+def _fuse(
+    probability: torch.Tensor, fine: Grid, crop: Grid, spread: torch.Tensor | None = None, with_entropy: bool = False
+) -> _Fused:
     """Classes on the input grid: probabilities are resampled, then decided once.
 
     Liver and lesion together decide what is liver; inside it the larger of the two decides the class.
 
     Args:
         probability: [liver and, where the model tells them apart, lesion; k, j, i] on ``fine``.
-
-    Returns:
-        uint8 [k, j, i] on ``crop``: 0 background, 1 liver, 2 lesion; and the probability of lesion there, float16.
+        fine: the refine network's grid.
+        crop: the input grid inside the box.
+        spread: how far mirrored copies disagree on lesions, [k, j, i] on ``fine``.
+        with_entropy: give the entropy of every voxel.
     """
     import torch
 
-    classes, lesions = [], []
-    for parts in zip(*(iter_resampled(channel, fine, crop, 0.0) for channel in probability), strict=True):
+    classes, lesions, doubts, entropies = [], [], [], []
+    channels = [*probability, *([] if spread is None else [spread])]
+    for slabs in zip(*(iter_resampled(channel, fine, crop, 0.0) for channel in channels), strict=True):
+        parts = slabs[: len(probability)]
         inside = sum(parts) > 0.5
         slab = inside.to(torch.uint8)
         if len(parts) > 1:
-            slab[inside & (parts[1] > parts[0])] = LESION_CLASS
+            lesion = inside & (parts[1] > parts[0])
+            slab[lesion] = LESION_CLASS
             lesions.append(parts[1].to(torch.float16))
+            # Only where there is something to be sure of: a share of a percent of the voxels.
+            there = [values[lesion] for values in slabs]
+            doubts.append(torch.stack([_entropy(there[: len(parts)]), *there[len(parts) :]], dim=1))
         classes.append(slab)
-    return torch.cat(classes).numpy(), torch.cat(lesions).numpy() if lesions else None
+        if with_entropy:
+            entropies.append(_entropy(parts).mul_(255).round_().to(torch.uint8))
+    return _Fused(
+        torch.cat(classes).numpy(),
+        torch.cat(lesions).numpy() if lesions else None,
+        torch.cat(doubts).numpy() if doubts else np.zeros((0, 1), np.float32),
+        torch.cat(entropies).numpy() if with_entropy else None,
+    )
+
+
+def _entropy(foreground: Sequence[torch.Tensor]) -> torch.Tensor:
+    """−Σ p ln p over all classes, what is not foreground being background, as a share of its highest value: 0…1."""
+    import torch
+
+    total = torch.special.entr((1 - sum(foreground)).clamp_(0, 1))
+    for values in foreground:
+        total += torch.special.entr(values.clamp(0, 1))
+    return total.div_(float(np.log(len(foreground) + 1))).clamp_(0, 1)
+
+
+def _evidence(part: np.ndarray, fused: _Fused, crop: Grid) -> dict[int, dict[str, float]]:
+    """What speaks for each lesion of ``part``, the cleaned labels on ``crop``."""
+    # Cleaning takes lesions away and adds none, so that these voxels are all that there are.
+    where = np.flatnonzero(fused.classes == LESION_CLASS)
+    doubt = fused.lesion_doubt
+    spread = doubt[:, 1] if doubt.shape[1] > 1 else None
+    return evidence(part.reshape(-1)[where], fused.lesion.reshape(-1)[where], doubt[:, 0], crop, spread)
 
 
 def _paste(part: np.ndarray, lesions: Sequence[Lesion], box: Box, grid: Grid) -> tuple[np.ndarray, tuple[Lesion, ...]]:
@@ -301,6 +383,7 @@ def _provenance(cascade: Cascade, options: Options, identity: dict[str, Any]) ->
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = "unknown"
+    calibration = cascade.refine.manifest.calibration
     models = [
         {
             "id": stage.manifest.id,
@@ -313,4 +396,10 @@ def _provenance(cascade: Cascade, options: Options, identity: dict[str, Any]) ->
         }
         for stage in (cascade.locate, cascade.refine)
     ]
-    return {"models": models, "software": versions, "parameters": asdict(options), "input": identity}
+    return {
+        "models": models,
+        "software": versions,
+        "parameters": asdict(options),
+        "input": identity,
+        "confidence": None if calibration is None else calibration.identity(),
+    }

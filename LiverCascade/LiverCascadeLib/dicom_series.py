@@ -46,7 +46,7 @@ def read_series(path: Path) -> Series:
     Raises:
         InputError: no CT series, several patients, or slices that make no evenly spaced straight volume.
     """
-    scan = scan_files(_files_around(path))
+    scan = scan_files(files_around(path))
     if path.is_dir():
         check_found(path, scan)
         stacks, findings = ct_stacks(path, scan.slices)
@@ -64,7 +64,7 @@ def read_series(path: Path) -> Series:
     return _read(path, stacks[0], findings)
 
 
-def _files_around(path: Path) -> list[Path]:
+def files_around(path: Path) -> list[Path]:
     """All files in a folder and below, or those beside a file."""
     if path.is_dir():
         files = (Path(root) / name for root, _, names in os.walk(path) for name in names)
@@ -185,9 +185,9 @@ def _read(path: Path, stack: Sequence[Slice], findings: list[Finding]) -> Series
     dropped = 0
     with quiet_itk():
         for k, group in enumerate(arrangement.groups):
-            pixels = _pixels(stack[group[0]])
+            pixels = slice_pixels(stack[group[0]])
             for other in group[1:]:
-                if not np.array_equal(_pixels(stack[other]), pixels):
+                if not np.array_equal(slice_pixels(stack[other]), pixels):
                     raise InputError(_several_images(what, stack, arrangement.groups))
                 dropped += 1
             sink.put(k, pixels[None])
@@ -210,7 +210,7 @@ def _several_images(what: str, stack: Sequence[Slice], groups: Sequence[Sequence
     )
 
 
-def _pixels(item: Slice) -> np.ndarray:
+def slice_pixels(item: Slice) -> np.ndarray:
     """The rescaled pixels of one file, [j, i]."""
     import SimpleITK as sitk
 

@@ -52,13 +52,18 @@ from .findings import Finding, Severity
 from .geometry import Box, Grid
 from .pixels import write_raw
 from .postprocess import CleanUp
-from .result import Lesion, Result
+from .result import Lesion, Result, Uncertainty
 from .steps import exhausted
 from .volume import Volume
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "livercascade-"
-JOB_FILE, VOLUME_FILE, LABELS_FILE = _JOB_FILES = ("job.json", "volume.raw", "labels.raw")
+JOB_FILE, VOLUME_FILE, LABELS_FILE, UNCERTAINTY_FILE = _JOB_FILES = (
+    "job.json",
+    "volume.raw",
+    "labels.raw",
+    "uncertainty.raw",
+)
 # Set for a worker that Slicer starts: Slicer lowers its own priority, and its children inherit that.
 NORMAL_PRIORITY = "LIVERCASCADE_NORMAL_PRIORITY"
 
@@ -163,7 +168,8 @@ class JobFolder:
     """The private temporary folder of one run; see :meth:`create`.
 
     It holds ``job.json`` (who owns it, and everything about the volume but its voxels), ``volume.raw`` (int16
-    [k, j, i]) and, when the run is done, ``labels.raw``: the labels inside the box that the ``done`` event names.
+    [k, j, i]) and, when the run is done, ``labels.raw``: the labels inside the box that the ``done`` event names, and
+    ``uncertainty.raw``: the entropy inside its own box, where it was asked for.
 
     Attributes:
         path: the folder.
@@ -233,17 +239,19 @@ class JobFolder:
         return Volume(array, grid, known["name"], known["source"], findings)
 
     def write_result(self, result: Result) -> dict[str, Any]:
-        """Writes the labels; returns the rest of ``result`` as the fields of a ``done`` event.
+        """Writes labels and uncertainty; returns the rest of ``result`` as the fields of a ``done`` event.
 
         Raises:
             ResourceError: temporary files cannot be written.
         """
-        box = Box.around(result.labels)
-        if box is not None:
-            try:
+        box, doubt = Box.around(result.labels), result.uncertainty
+        try:
+            if box is not None:
                 write_raw(self.path / LABELS_FILE, result.labels[box.slices])
-            except OSError as error:
-                raise _no_room(error) from error
+            if doubt is not None:
+                write_raw(self.path / UNCERTAINTY_FILE, doubt.entropy)
+        except OSError as error:
+            raise _no_room(error) from error
         return {
             "box": _corners(box),
             "dtype": result.labels.dtype.name,
@@ -252,6 +260,9 @@ class JobFolder:
             "findings": [finding.as_dict() for finding in result.findings],
             "timings": result.timings,
             "provenance": result.provenance,
+            "confidences": result.confidences,
+            "evidence": result.evidence,
+            "uncertainty_box": None if doubt is None else _corners(doubt.box),
         }
 
     def read_result(self, event: dict[str, Any], volume: Volume) -> Result:
@@ -262,16 +273,17 @@ class JobFolder:
             volume: the volume that was given to :meth:`create`.
 
         Raises:
-            WorkerCrashed: the labels are not there.
+            WorkerCrashed: the labels, or the uncertainty, are not there.
         """
-        box = _box(event["box"])
-        labels = np.zeros(volume.grid.shape, event["dtype"])
-        if box is not None:
-            try:
-                values = np.fromfile(self.path / LABELS_FILE, event["dtype"])
-                labels[box.slices] = values.reshape(box.size[::-1])
-            except (OSError, ValueError) as error:
-                raise WorkerCrashed(f"The labels of the run are lost: {error}. Start it again.") from error
+        box, doubtful = _box(event["box"]), _box(event["uncertainty_box"])
+        labels, uncertainty = np.zeros(volume.grid.shape, event["dtype"]), None
+        try:
+            if box is not None:
+                labels[box.slices] = self._voxels(LABELS_FILE, event["dtype"], box)
+            if doubtful is not None:
+                uncertainty = Uncertainty(self._voxels(UNCERTAINTY_FILE, np.uint8, doubtful), doubtful)
+        except (OSError, ValueError) as error:
+            raise WorkerCrashed(f"The labels of the run are lost: {error}. Start it again.") from error
         return Result(
             volume=volume,
             labels=labels,
@@ -280,7 +292,15 @@ class JobFolder:
             findings=tuple(Finding(f["code"], Severity(f["severity"]), f["message"]) for f in event["findings"]),
             timings=dict(event["timings"]),
             provenance=event["provenance"],
+            # JSON's keys are texts.
+            confidences={int(number): score for number, score in event["confidences"].items()},
+            evidence={int(number): values for number, values in event["evidence"].items()},
+            uncertainty=uncertainty,
         )
+
+    def _voxels(self, name: str, dtype: str | type, box: Box) -> np.ndarray:
+        """The values of a raw file, in the shape of ``box``."""
+        return np.fromfile(self.path / name, dtype).reshape(box.size[::-1])
 
     def remove(self) -> None:
         """Removes the folder; may be called twice, and never raises.

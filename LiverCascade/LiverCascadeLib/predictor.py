@@ -136,10 +136,14 @@ class NetworkPredictor:
         batch: windows per forward pass.
         thorough: more overlap than the manifest's, unless ``overlap`` is given, and the mean over copies mirrored
             along the manifest's ``mirror_axes``.
+        network: already in memory, such as one that is being trained; None loads the manifest's weights.
 
     Attributes:
         forward_seconds: time that the last prediction spent inside forward passes.
         findings: what the ladder had to do on the way of the last prediction.
+        keep_spread: also keep how far mirrored copies disagree; without copies there is nothing to keep.
+        spread: standard deviation of the last label's probability over the mirrored copies of the last prediction,
+            float32 [k, j, i] on its grid; None where it was not kept.
     """
 
     def __init__(
@@ -149,6 +153,7 @@ class NetworkPredictor:
         overlap: float | None = None,
         batch: int = 1,
         thorough: bool = False,
+        network: torch.nn.Module | None = None,
     ):
         import torch
 
@@ -160,10 +165,12 @@ class NetworkPredictor:
         self.mirror_axes = manifest.mirror_axes if thorough else ()
         self.forward_seconds = 0.0
         self.findings: list[Finding] = []
+        self.keep_spread, self.spread = False, None
         # Instance norms want plain memory; on the CPU, turning it back and forth would cost more than the convolutions
         # gain from channels that come last.
         self._layout = torch.contiguous_format if device == "cpu" else torch.channels_last_3d
-        self._network = load_network(manifest).to(device, memory_format=self._layout)
+        network = load_network(manifest) if network is None else network
+        self._network = network.to(device, memory_format=self._layout)
 
     def predict(self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress) -> torch.Tensor:
         """See :meth:`StagePredictor.predict`. On an out-of-memory error the same run goes on with less memory."""
@@ -182,7 +189,7 @@ class NetworkPredictor:
 
     def forget(self) -> None:
         """Begins anew what is told about the last prediction; a run that does not come this far has none."""
-        self.forward_seconds, self.findings = 0.0, []
+        self.forward_seconds, self.findings, self.spread = 0.0, [], None
 
     def _step_down(self, reason: str) -> None:
         """The ladder: one window at a time, then stitching on the CPU, then everything on the CPU."""
@@ -219,11 +226,14 @@ class NetworkPredictor:
         corners = _corners_that_matter(image > 0.01, starts, profiles, norms)
         profiles = [profile.to(self.store) for profile in profiles]
         weight = profiles[0][:, None, None] * profiles[1][:, None] * profiles[2]
-        total = torch.zeros((len(self.manifest.labels) - 1, *shape), device=self.store)
+        labels = len(self.manifest.labels) - 1
+        with_spread = self.keep_spread and bool(self.mirror_axes)
+        # Where it is kept, the variance over mirrored copies is blended as one more channel.
+        total = torch.zeros((labels + with_spread, *shape), device=self.store)
         progress.update(0.0)
         for n in range(0, len(corners), self.batch):
             windows = [self._window(c, patch) for c in corners[n : n + self.batch]]
-            probability = self._forward(torch.stack([image[w] for w in windows]))
+            probability = self._forward(torch.stack([image[w] for w in windows]), with_spread)
             for window, values in zip(windows, probability.to(self.store), strict=True):
                 total[window].addcmul_(values, weight)
             progress.update((n + len(windows)) / len(corners))
@@ -231,7 +241,10 @@ class NetworkPredictor:
         for axis, norm in enumerate(norms):
             total /= norm.to(self.store).reshape([-1 if a == axis else 1 for a in range(3)])
         inner = tuple(slice(p // 2, p // 2 + n) for p, n in zip(padding, grid.shape, strict=True))
-        return total[(slice(None), *inner)].cpu()
+        total = total[(slice(None), *inner)].cpu()
+        if with_spread:
+            self.spread, total = total[labels].clamp_(min=0).sqrt_(), total[:labels]
+        return total
 
     @staticmethod
     def _window(corner: tuple[int, int, int], patch: tuple[int, int, int]) -> tuple[slice, ...]:
@@ -247,30 +260,42 @@ class NetworkPredictor:
             channels.append(torch.zeros_like(ct) if prior is None else prior)
         return torch.stack(channels)
 
-    def _forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Foreground probabilities [batch, labels - 1, k, j, i] of windows [batch, channels, k, j, i]."""
+    def _forward(self, windows: torch.Tensor, with_spread: bool = False) -> torch.Tensor:
+        """Foreground probabilities [batch, labels - 1, k, j, i] of windows [batch, channels, k, j, i].
+
+        With the spread, the last label's variance over mirrored copies is one channel more.
+        """
         import torch
 
         dtype = autocast_dtype(self.device)
         windows = windows.to(self.device, memory_format=self._layout)
         with torch.inference_mode(), torch.autocast(self.device.split(":")[0], dtype, enabled=dtype is not None):
             started = time.perf_counter()
-            probability = self._mean_over_mirrors(windows)
+            probability = self._mean_over_mirrors(windows, with_spread)
             if self.device != "cpu":
                 torch.cuda.synchronize(self.device)
             self.forward_seconds += time.perf_counter() - started
             return probability
 
-    def _mean_over_mirrors(self, windows: torch.Tensor) -> torch.Tensor:
-        """Foreground probabilities of windows [batch, channels, k, j, i], averaged over all mirrored copies."""
+    def _mean_over_mirrors(self, windows: torch.Tensor, with_spread: bool) -> torch.Tensor:
+        """Foreground probabilities of windows [batch, channels, k, j, i], averaged over all mirrored copies.
+
+        With the spread, the last channel is E[p²] − E[p]² of the last label.
+        """
         import torch
 
         dims = [4 - "RAS".index(axis) for axis in self.mirror_axes]
-        total = None
+        total, squares = None, None
         for count in range(len(dims) + 1):
             for flipped in itertools.combinations(dims, count):
                 turned = windows.flip(flipped) if flipped else windows
                 values = torch.softmax(self._network(turned).float(), dim=1)[:, 1:]
                 values = values.flip(flipped) if flipped else values
                 total = values if total is None else total + values
-        return total / 2 ** len(dims)
+                if with_spread:
+                    square = values[:, -1:].square()
+                    squares = square if squares is None else squares + square
+        mean = total / 2 ** len(dims)
+        if not with_spread:
+            return mean
+        return torch.cat([mean, squares / 2 ** len(dims) - mean[:, -1:].square()], dim=1)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .findings import Finding
-from .geometry import Box
+from .geometry import Box, Grid
 from .volume import Volume
 
 LIVER_LABEL = 1
@@ -52,6 +52,26 @@ class Lesion:
         return self.id - 1 + FIRST_LESION_LABEL
 
 
+@dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """How undecided the networks were, voxel by voxel.
+
+    Attributes:
+        entropy: uint8 [k, j, i] of the box: Shannon's entropy −Σ p ln p of the fused probabilities of background,
+            liver and lesion, 0 where one of them is certain, 255 where all are equally likely.
+        box: of the input grid; what lies outside was not asked of the refine network.
+    """
+
+    entropy: np.ndarray
+    box: Box
+
+    def on(self, grid: Grid) -> np.ndarray:
+        """The entropy on the whole input grid, uint8 [k, j, i], 0 outside the box."""
+        whole = np.zeros(grid.shape, np.uint8)
+        whole[self.box.slices] = self.entropy
+        return whole
+
+
 @dataclass(frozen=True)
 class Result:
     """A finished run.
@@ -65,6 +85,10 @@ class Result:
         findings: from reading, preflight and the cascade.
         timings: seconds per stage.
         provenance: models, software, parameters, device, identity of the input; serialisable as JSON.
+        confidences: how sure the refine model is of each lesion, 0…1, by its id; empty where the model is not
+            calibrated. See :class:`.models.calibration.Calibration` for what that means.
+        evidence: what the confidences are made of, by lesion id; see :func:`.lesions.confidence.evidence`.
+        uncertainty: where :attr:`.cascade.Options.uncertainty` asked for it and a liver was located.
     """
 
     volume: Volume
@@ -74,6 +98,9 @@ class Result:
     findings: tuple[Finding, ...] = ()
     timings: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    confidences: dict[int, float] = field(default_factory=dict)
+    evidence: dict[int, dict[str, float]] = field(default_factory=dict)
+    uncertainty: Uncertainty | None = None
 
     @property
     def summary(self) -> str:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
-from LiverCascadeLib.models import Manifest, load_manifest
+from LiverCascadeLib.models import Calibration, Manifest, load_manifest
 
 CARD = "MODEL_CARD.md"
 
 _PURPOSE = {
     "locate": "Finds the liver on a whole CT at low resolution, so that a refine model can work inside its box.",
     "refine": "Segments liver and lesions inside the box that a locate model found.",
+}
+_FEATURES = {
+    "mean_logit": "mean probability of lesion, as a logit",
+    "peak_logit": "highest probability of lesion, as a logit",
+    "entropy": "mean entropy of the classes in the lesion, 0…1",
+    "log_diameter": "volume-equivalent diameter, ln mm",
+    "log_slice": "distance of the slices, ln mm",
+    "mirror_spread": "deviation over mirrored copies",
 }
 _LIMITS = """\
 * Trained on few real scans and on synthetic ones; every lesion that it has seen in training is synthetic. Expect it
@@ -70,7 +79,7 @@ each candidate. Candidates were made and kept by what they did on the other case
 Dice is 2 |P ∩ R| / (|P| + |R|) on the grid of the input; HD95 the 95th percentile of the distances between both
 surfaces. A reference lesion counts as found when its IoU with all predicted lesions that touch it is above 0.1; a
 predicted lesion that touches none is false. Figures of the whole cascade, both models together.
-
+{_confidence(manifest)}
 ## Limits
 
 {_LIMITS}
@@ -97,3 +106,66 @@ def _table(measured: dict) -> str:
             f"| {name} | {figures['note']} | {figures['liver_dice']:.3f} | {distance} | {hits} | {false} | {lesion} |"
         )
     return "\n".join(lines)
+
+
+def _confidence(manifest: Manifest) -> str:
+    """The section on the confidence of lesions; nothing for models that find none."""
+    if "lesion" not in manifest.labels:
+        return ""
+    title = "\n## Confidence of lesions\n\n"
+    calibration = manifest.calibration
+    if calibration is None:
+        return f"{title}Not calibrated: its lesions have no confidence.\n"
+    return title + _calibration_text(calibration)
+
+
+def _calibration_text(calibration: Calibration) -> str:
+    terms = "\n".join(
+        f"| {_FEATURES[name]} (`{name}`) | {coefficient:+.3f} | {low:.2f}…{high:.2f} |"
+        for name, coefficient, (low, high) in zip(
+            calibration.features, calibration.coefficients, calibration.ranges, strict=True
+        )
+    )
+    bins = "\n".join(
+        f"| {row.low:.2f}…{row.high:.2f} | {row.count} | {row.mean_confidence:.2f} | {row.observed:.2f} |"
+        for row in calibration.reliability
+    )
+    risks = "\n".join(
+        f"| {row.coverage:.0%} | {row.threshold:.2f} | {row.risk:.2f} |" for row in calibration.risk_coverage
+    )
+    found_out = (
+        f"Fitted {calibration.date} to {calibration.lesions_fitted} lesions that the cascade found on "
+        f"{calibration.fitted_on}. "
+        "None of these scans and livers was trained on; the organs around them come from the label maps that the "
+        "training bodies were built around. A lesion is real where its IoU with a true lesion is above "
+        f"{calibration.real_iou:g}. For the figures below each half of the scans was judged by a score fitted to the "
+        f"other half: {calibration.lesions_tested} lesions that the model shows, of which "
+        f"{calibration.real_share:.0%} are real. Expected calibration error "
+        f"{calibration.expected_calibration_error:.3f}; area under the curve {calibration.area_under_curve:.3f}."
+    )
+    return f"""\
+**{calibration.note}** It is called confidence, and is no probability for a patient's lesion.
+
+The score is 1 / (1 + exp(−(intercept + Σ coefficient · feature))), with an intercept of {calibration.intercept:+.3f}:
+
+| feature | coefficient | range in the fit |
+|---|---|---|
+{terms}
+
+Features beyond their range count as its end. A coefficient may have one sign only, so that among lesions that are
+equal in everything else the larger one is never less sure; one near 0 means that the others say it already.
+
+{textwrap.fill(found_out, 119)}
+
+Reliability, in bins of as many lesions each:
+
+| confidence | lesions | mean confidence | share that is real |
+|---|---|---|---|
+{bins}
+
+Risk and coverage: of the lesions that are kept, the surest first, the share that is not real.
+
+| lesions kept | confidence at least | not real |
+|---|---|---|
+{risks}
+"""

@@ -116,6 +116,9 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
         help="a lesion is dropped when it is below both limits (default 65 mm³, a sphere of 5 mm)",
     )
     parser.add_argument(
+        "--uncertainty", action="store_true", help="write how undecided the networks were in each voxel"
+    )
+    parser.add_argument(
         "--force", action="store_true", help="segment even if the values do not look like those of a CT"
     )
 
@@ -132,6 +135,7 @@ def choices(options: argparse.Namespace) -> Options:
         binary_prior=options.binary_prior,
         force=options.force,
         thorough=options.thorough,
+        uncertainty=options.uncertainty,
         clean_up=CleanUp(int(options.min_lesion_voxels), options.min_lesion_mm3),
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import EXIT_BAD_INPUT, EXIT_CANCELLED, EXIT_DONE, EXIT_OUT_OF_RESOURCES
 from ..progress import cancel_on_signals
 from .arguments import DESCRIPTION, add_choices, choices, count
+from .report import add_wishes, wishes_from
 
 BATCH_DESCRIPTION = f"""\
 {DESCRIPTION}
@@ -51,6 +52,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     add_choices(parser)
     parser.add_argument("--threads", type=count, metavar="N", help="CPU threads of all jobs (default: all cores)")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
+    add_wishes(parser, one_patient=False)
     parser.set_defaults(run=_run)
 
 
@@ -64,6 +66,7 @@ def _run(options: argparse.Namespace) -> int:
         threads=options.threads,
         overwrite=options.overwrite,
         quiet=options.quiet,
+        wishes=wishes_from(options),
     )
     cancelled = cancel_on_signals()
     return run_batch(options.input, options.output, settings, lambda: bool(cancelled))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from ..allocator import keep_freed_memory
 from ..errors import EXIT_DONE
 from ..progress import Progress, cancel_on_signals
 from .arguments import DESCRIPTION, EPILOG, ProgressPrinter, add_choices, add_input, choices, print_findings
+from .report import add_wishes, wishes_from
 
 if TYPE_CHECKING:
     from ..cascade import Cascade
@@ -26,9 +28,15 @@ the output folder then holds:
   lesions.csv            one line per lesion: volume, centroid (RAS, mm), bounding box
   overview.png           slices with contours, and a 3D view
   result.json            summary, findings, models and parameters, seconds per stage
+and, where they are asked for:
+  couinaud.nii.gz        Couinaud's segments: 1 to 8, and 9 and 10 for IVa and IVb (--couinaud, --landmarks)
+  uncertainty.nii.gz     how undecided the networks were, 0 to 255 (--uncertainty)
+  report.html, .pdf, .json, report_lesions.csv (--report)
+  segmentation.dcm, report.dcm (--dicom)
 
 examples:
   livercascade segment study/ct.nii.gz -o results/
+  livercascade segment /path/to/dicom/folder -o results/ --report --dicom
   livercascade segment /path/to/dicom/folder -o results/ --device cpu --json
 
 {EPILOG}"""
@@ -47,14 +55,21 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="folder for the results")
     add_choices(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    add_wishes(parser)
+    parser.add_argument("--dicom", action="store_true", help="write a DICOM segmentation and report")
+    parser.add_argument(
+        "--generate-uids",
+        action="store_true",
+        help="for --dicom: make up identifiers that anonymization removed; the objects say so",
+    )
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     # Heavy imports wait until the arguments are known to be right: --help answers at once.
-    from ..batch import segment_study
     from ..cascade import load_cascade, segment
-    from ..report.files import record
+    from ..studies import record_in
+    from ..study import segment_study
 
     printer = ProgressPrinter(sys.stderr, options.quiet)
     cancelled = cancel_on_signals()
@@ -71,11 +86,12 @@ def _run(options: argparse.Namespace) -> int:
             lambda: _import_torch(options.threads),
             lambda: cascades.append(load_cascade(options.model, chosen)),
         )
-        result = segment_study(options.input, options.output, compute, progress, meanwhile)
+        wishes = replace(wishes_from(options), dicom=options.dicom, generate_uids=options.generate_uids)
+        result = segment_study(options.input, options.output, compute, progress, meanwhile, wishes)
     finally:
         printer.close()
     if options.json:
-        print(json.dumps({"output": str(options.output), **record(result)}, default=str))
+        print(json.dumps({"output": str(options.output), **record_in(options.output)}))
     elif not options.quiet:
         print_findings(result.findings)
         print(result.summary)

@@ -1,7 +1,8 @@
-"""A liver and its lesions as tables, reports, DICOM objects and follow-up know them: labels with everything measured."""
+"""A liver and its lesions as tables, reports, DICOM objects and follow-up know them, with everything measured."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,16 @@ class AssessedLesion:
     review: str
     comment: str
     tracking_uid: str
+
+    @property
+    def couinaud_text(self) -> str:
+        """The segments that it touches, such as 'IVa, VIII'; empty where they are not known."""
+        return couinaud_text(self.couinaud)
+
+
+def couinaud_text(shares: Sequence[Share]) -> str:
+    """Names of segments in the order of ``shares``, such as 'IVa, VIII'."""
+    return ", ".join(share.name for share in shares if share.value)
 
 
 @dataclass(frozen=True, eq=False)

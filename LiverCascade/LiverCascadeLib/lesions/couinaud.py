@@ -73,6 +73,21 @@ class CouinaudMap:
     limitations: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class SegmentVolumes:
+    """How large the segments of a liver are, all in mL.
+
+    Attributes:
+        couinaud_ml: of each segment that there is, lesions included, by :attr:`CouinaudSegment.value`.
+        couinaud_lesion_ml: of the lesions in each segment that has some.
+        liver: 'volume_ml' with and 'parenchyma_ml' without lesions.
+    """
+
+    couinaud_ml: dict[int, float]
+    couinaud_lesion_ml: dict[int, float]
+    liver: dict[str, float]
+
+
 def shares(couinaud: np.ndarray, mask: np.ndarray) -> tuple[Share, ...]:
     """The segments that a mask touches, the main one first; voxels in no segment come as value 0.
 
@@ -84,3 +99,18 @@ def shares(couinaud: np.ndarray, mask: np.ndarray) -> tuple[Share, ...]:
     total = counts.sum()
     found = [Share(int(value), float(counts[value] / total)) for value in np.flatnonzero(counts)]
     return tuple(sorted(found, key=lambda share: (share.value == 0, -share.fraction)))
+
+
+def segment_volumes_ml(couinaud: np.ndarray, voxel_volume_mm3: float) -> dict[int, float]:
+    """Volume of each segment that there is, in mL, by :attr:`CouinaudSegment.value`.
+
+    Args:
+        couinaud: label values, of any shape.
+        voxel_volume_mm3: of the grid that they lie on.
+    """
+    counts = np.bincount(couinaud.ravel(), minlength=len(SEGMENTS) + 1)
+    return {
+        segment.value: float(counts[segment.value] * voxel_volume_mm3 / 1000)
+        for segment in SEGMENTS
+        if counts[segment.value]
+    }

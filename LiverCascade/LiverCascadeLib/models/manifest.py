@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from . import calibration as calibrations
+from .calibration import Calibration
 from .networks import ARCHITECTURES
 
 SCHEMA_VERSION = 1
@@ -41,6 +43,8 @@ class Manifest:
             nobody knows.
         weights_file: file name of the safetensors weights, beside the manifest.
         weights_sha256: hexadecimal digest of that file.
+        calibration: refine models: how sure the model is of a lesion, see :class:`.calibration.Calibration`; None
+            where that was not found out, and then lesions have no confidence.
         version, license, training_data, measured, intended_use: for people; shown in the panel and in reports.
         folder: where the manifest was read from.
     """
@@ -67,6 +71,7 @@ class Manifest:
     input_spacing_mm: tuple[tuple[float, float], ...] = ()
     training_data: tuple[str, ...] = ()
     measured: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
     folder: Path = field(default=Path("."), compare=False)
 
     @property
@@ -77,6 +82,7 @@ class Manifest:
     def as_dict(self) -> dict[str, Any]:
         """The content of ``manifest.json``."""
         content = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "folder"}
+        content["calibration"] = None if self.calibration is None else self.calibration.as_dict()
         return {"schema_version": SCHEMA_VERSION, **content}
 
     def save(self, folder: Path) -> None:
@@ -107,6 +113,8 @@ def load_manifest(path: Path | str) -> Manifest:
     if problems:
         raise ModelError(f"The model manifest {path} is not valid: {'; '.join(problems)}.")
     content.pop("schema_version")
+    if content.get("calibration") is not None:
+        content["calibration"] = Calibration.from_dict(content["calibration"])
     content["input_spacing_mm"] = tuple(tuple(pair) for pair in content.get("input_spacing_mm", ()))
     for name in ("inputs", "mirror_axes", "spacing_mm", "patch_size", "window_hu", "training_data"):
         content[name] = tuple(content.get(name, ()))
@@ -128,6 +136,10 @@ def _problems(content: Any):
     for name, (accepts, expected) in _RULES.items():
         if name in content and not accepts(content[name]):
             yield f"{name} is {content[name]!r}, expected {expected}"
+    calibration = content.get("calibration")
+    yield from calibrations.problems(calibration)
+    if isinstance(calibration, dict) and calibration.get("weights_sha256") != content.get("weights_sha256"):
+        yield "calibration belongs to other weights than weights_sha256 names: calibrate the model again"
 
 
 def _is_numbers(value: Any, count: int, low: float, whole: bool = False) -> bool:

@@ -29,3 +29,13 @@ class Dialogs:
             return None
         settings.setValue(settingsKey, chosen)
         return Path(chosen)
+
+    def chooseFile(self, title: str, settingsKey: str) -> Path | None:
+        """A file, or None where the user changed their mind; its folder is remembered under ``settingsKey``."""
+        settings = qt.QSettings()
+        start = slicer.util.settingsValue(settingsKey, "")
+        chosen = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), title, start)
+        if not chosen:
+            return None
+        settings.setValue(settingsKey, str(Path(chosen).parent))
+        return Path(chosen)

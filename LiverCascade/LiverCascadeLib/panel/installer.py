@@ -13,7 +13,18 @@ from ..errors import MissingPackageError
 from ..resources import RESOURCES
 
 # Downloads in MB, rounded up; with what they bring along. Shown before anything is downloaded.
-SIZES_MB = {"torch": 200, "monai": 2, "nibabel": 4, "safetensors": 1, "pillow": 7, "psutil": 1, "highdicom": 4, "jinja2": 1, "jsonschema": 2, "reportlab": 2}
+SIZES_MB = {
+    "torch": 200,
+    "monai": 2,
+    "nibabel": 4,
+    "safetensors": 1,
+    "pillow": 7,
+    "psutil": 1,
+    "highdicom": 4,
+    "jinja2": 1,
+    "jsonschema": 2,
+    "reportlab": 2,
+}
 TORCH_WITH_CUDA_GB = 3
 
 

@@ -11,7 +11,8 @@ from slicer.i18n import tr as _
 
 from ..scene import LesionRow
 
-COLUMN_NAME, COLUMN_VOLUME, COLUMN_DIAMETER, COLUMN_REVIEW, COLUMN_COMMENT = range(5)
+COLUMNS = COLUMN_NAME, COLUMN_SEGMENT, COLUMN_VOLUME, COLUMN_AXES, COLUMN_HU, COLUMN_REVIEW, COLUMN_COMMENT = range(7)
+_FIGURES = (COLUMN_VOLUME, COLUMN_AXES, COLUMN_HU)
 _SIGNS = {"unreviewed": "", "accepted": "✔", "rejected": "✖", "unsure": "?"}
 
 
@@ -35,8 +36,10 @@ class LesionTableView:
     def __init__(self, table: object, listener: TableListener) -> None:
         self._table, self._listener = table, listener
         self._rows: list[LesionRow] = []
-        table.setColumnCount(5)
-        table.setHorizontalHeaderLabels([_("Lesion"), _("mL"), _("Ø mm"), _("Review"), _("Comment")])
+        table.setColumnCount(len(COLUMNS))
+        table.setHorizontalHeaderLabels(
+            [_("Lesion"), _("Segment"), _("mL"), _("Long × short mm"), _("HU"), _("Review"), _("Comment")]
+        )
         table.verticalHeader().setVisible(False)
         header = table.horizontalHeader()
         header.setStretchLastSection(True)
@@ -87,8 +90,10 @@ class LesionTableView:
     def _showRow(self, index: int, row: LesionRow) -> None:
         texts = {
             COLUMN_NAME: row.name,
+            COLUMN_SEGMENT: row.couinaud,
             COLUMN_VOLUME: _number(row.volumeMl, 2),
-            COLUMN_DIAMETER: _number(row.diameterMm, 1),
+            COLUMN_AXES: _axes(row.longAxisMm, row.shortAxisMm),
+            COLUMN_HU: _number(row.values["mean_hu"], 0),
             COLUMN_REVIEW: f"{_SIGNS.get(row.review, '')} {reviewInWords(row.review)}".strip(),
             COLUMN_COMMENT: row.comment,
         }
@@ -100,7 +105,7 @@ class LesionTableView:
             item.setText(text)
             if column != COLUMN_COMMENT:
                 item.setFlags(qt.Qt.ItemIsSelectable | qt.Qt.ItemIsEnabled)
-            if column in (COLUMN_VOLUME, COLUMN_DIAMETER):
+            if column in _FIGURES:
                 item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             font = item.font()
             font.setStrikeOut(row.isRejected and column != COLUMN_COMMENT)
@@ -132,3 +137,7 @@ def reviewInWords(review: str) -> str:
 
 def _number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def _axes(long: float, short: float) -> str:
+    return f"{_number(long, 0)} × {_number(short, 0)}" if math.isfinite(long) else "–"

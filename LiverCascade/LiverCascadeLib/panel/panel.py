@@ -21,6 +21,7 @@ from .preflight_view import PreflightView
 from .results_view import ResultsView
 from .run import Run, RunListener, RunState
 from .run_view import RunView
+from .sections import Sections
 from .services import Services
 from .stepper import Stepper
 
@@ -39,6 +40,9 @@ class Panel:
         self._estimate = RunEstimate()
         self._runView = RunView(ui, self._estimate, self.start, self.cancel)
         self._results = ResultsView(ui, services.dialogs, services.editor, self._runView.say)
+        self._sections = Sections(
+            ui, services.dialogs, self._runView.say, services.installer.ensure, self._showImported
+        )
         self._preflight = None
         self._options = OptionsView(ui, services.dialogs, self._runView.say, self._refreshFindings)
         self._preflight = PreflightView(ui.findingsLabel, self._options, self._updateReady)
@@ -86,8 +90,8 @@ class Panel:
         volumeNode = parameters.inputVolume if parameters is not None else None
         segmentationNode = parameters.resultSegmentation if parameters is not None else None
         self._preflight.setNode(volumeNode)
-        self._results.setSegmentation(segmentationNode)
-        self._showResultsSection(segmentationNode)
+        self._sections.setVolumeNode(volumeNode)
+        self._showSegmentation(segmentationNode)
         self._updateReady()
 
     def start(self) -> None:
@@ -125,6 +129,7 @@ class Panel:
         """All nodes go, and with them whatever is going on."""
         if self.isBusy:
             self._abort(InputError(_("The scene was closed, so the run was ended.")))
+        self._sections.sceneClosing()
         self._results.sceneClosing()
         self._preflight.setNode(None)
 
@@ -136,8 +141,7 @@ class Panel:
             )
         table = self._results.table
         if table is not None and table.segmentationNode is None:
-            self._results.setSegmentation(None)
-            self._showResultsSection(None)
+            self._showSegmentation(None)
 
     def close(self) -> None:
         """The application quits, or the module is loaded anew: nothing may be left behind."""
@@ -146,6 +150,7 @@ class Panel:
         self._run.close()
         self._runView.close()
         self._preflight.close()
+        self._sections.close()
         self._results.close()
 
     def _abort(self, error: Exception) -> None:
@@ -259,14 +264,14 @@ class Panel:
             self._onStateChanged(RunState.IDLE)
             self._runView.say(_("No liver was found on any frame."), "warning")
             return
-        table = LesionTable.create(segmentationNode, self._volumeNode, slicer.mrmlScene)
+        table = LesionTable.create(segmentationNode, self._volumeNode, slicer.mrmlScene, result)
         self._onAdded((table, result))
 
     def _addResult(self, result: Result) -> Generator[None, None, tuple[LesionTable, Result]]:
         segmentationNode = yield from segmentationSteps(result, slicer.mrmlScene, self._volumeNode)
         try:
             yield
-            table = LesionTable.create(segmentationNode, self._volumeNode, slicer.mrmlScene)
+            table = yield from LesionTable.creationSteps(segmentationNode, self._volumeNode, slicer.mrmlScene, result)
             yield
         except GeneratorExit:
             slicer.mrmlScene.RemoveNode(segmentationNode)
@@ -291,6 +296,8 @@ class Panel:
                 old.segmentationNode.GetDisplayNode().SetVisibility(False)
             yield
         self._results.setSegmentation(table.segmentationNode, table)
+        yield
+        self._sections.setTable(table)
         yield
         if self._parameters is not None:
             self._parameters.resultSegmentation = table.segmentationNode
@@ -358,6 +365,15 @@ class Panel:
         notice = self._services.installer.notice()
         self._ui.packagesLabel.text = notice
         self._ui.packagesLabel.setVisible(bool(notice))
+
+    def _showSegmentation(self, segmentationNode: object) -> None:
+        self._results.setSegmentation(segmentationNode)
+        self._sections.setTable(self._results.table)
+        self._showResultsSection(segmentationNode)
+
+    def _showImported(self, table: LesionTable) -> None:
+        if self._parameters is not None:
+            self._parameters.resultSegmentation = table.segmentationNode
 
     def _showResultsSection(self, segmentationNode: object) -> None:
         nodes = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")

@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import os
 import shutil
 import time
 import uuid
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -20,9 +22,13 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import LiverCascadeError, OutputError, ResourceError
-from ..geometry import Grid
+from ..geometry import Box, Grid
+from ..lesions.assess import assess_result
+from ..lesions.assessment import AssessedLesion, Assessment, Axis, Value
+from ..lesions.couinaud import BY_VALUE
+from ..lesions.measurements import MEASUREMENTS, is_known
 from ..progress import Progress
-from ..result import Lesion, Result
+from ..result import Result
 from ..volume import write_labels
 from .overview import Rendering, compose, draw_slices, ras_bounds
 
@@ -33,16 +39,21 @@ LABELS_FILE, LESIONS_FILE, RESULT_FILE, OVERVIEW_FILE = (
     "overview.png",
 )
 RESULT_FORMAT = "LiverCascade result"
-RESULT_FORMAT_VERSION = 1
+RESULT_FORMAT_VERSION = 2
 RESEARCH_USE = "Research use only. Not for diagnosis or treatment."
 
+COUINAUD_FILE, UNCERTAINTY_FILE = "couinaud.nii.gz", "uncertainty.nii.gz"
+
+_ENDS = tuple((axis, end) for axis in ("long_axis", "short_axis") for end in ("start", "end"))
 LESION_COLUMNS = (
     "case",
     "id",
-    "volume_ml",
-    *(f"centroid_{axis}_mm" for axis in "ras"),
+    *(measurement.key for measurement in MEASUREMENTS),
+    *(f"{axis}_{end}_{letter}_mm" for axis, end in _ENDS for letter in "ras"),
+    "couinaud",
     *(f"box_{axis}_{end}" for axis in "ijk" for end in ("first", "last")),
     *(f"box_{axis}_{end}_mm" for axis in "ras" for end in ("min", "max")),
+    "tracking_uid",
 )
 
 
@@ -157,14 +168,24 @@ def _is_full(path: Path) -> bool:
 
 
 def write_results(
-    result: Result, output: OutputFolder, progress: Progress, scene_writer: SceneWriter | None = None
+    result: Result,
+    output: OutputFolder,
+    progress: Progress,
+    scene_writer: SceneWriter | None = None,
+    assess: Callable[[Result], Assessment] = assess_result,
+    more: Callable[[Assessment, OutputFolder], None] | None = None,
 ) -> None:
     """Writes all files of ``result`` and commits them: labels.nii.gz, lesions.csv, overview.png and result.json.
+
+    Where the assessment knows the liver's segments, couinaud.nii.gz is written too, and uncertainty.nii.gz where the
+    run was asked for it.
 
     Args:
         output: an entered :class:`OutputFolder`.
         progress: gets the stage ``write``; cancellation leaves the output folder as it was.
         scene_writer: adds segmentation.seg.nrrd, scene.mrb and the 3D view; works beside this function if it can.
+        assess: measures the result, beside the scene writer if that can work by itself.
+        more: writes further files into the staging folder.
 
     Raises:
         OutputError: something cannot be written.
@@ -179,15 +200,24 @@ def write_results(
             scene_writer.start(result, folder)
         write_labels(folder / LABELS_FILE, result.labels, result.volume.grid)
         progress.update(0.2)
-        write_lesions(folder / LESIONS_FILE, result)
+        assessment = assess(result)
+        write_lesions(folder / LESIONS_FILE, assessment)
+        write_couinaud(folder, assessment)
+        if result.uncertainty is not None:
+            grid = result.volume.grid
+            write_labels(folder / UNCERTAINTY_FILE, result.uncertainty.on(grid), grid)
         slices = draw_slices(result)
         progress.update(0.4)
+        if more is not None:
+            more(assessment, output)
+        progress.update(0.6)
         rendering = Rendering(None, "written without a scene")
         if scene_writer is not None:
             rendering = scene_writer.finish(progress)
         compose(result, slices, rendering).save(folder / OVERVIEW_FILE, compress_level=4)
         progress.update(0.9)
-        write_record(folder / RESULT_FILE, result, {"write": time.perf_counter() - started})
+        timings = {**result.timings, "write": time.perf_counter() - started}
+        write_record(folder / RESULT_FILE, assessment, timings)
         progress.update(1.0)
         if _is_full(output.path):  # some writers below do not tell that their last bytes were lost
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -195,70 +225,160 @@ def write_results(
     progress.finish()
 
 
-def write_lesions(path: Path, result: Result) -> None:
+def write_couinaud(folder: Path, assessment: Assessment) -> None:
+    """Writes couinaud.nii.gz where the liver's segments are known; values as in :mod:`..lesions.couinaud`."""
+    if assessment.couinaud is not None:
+        write_labels(folder / COUINAUD_FILE, assessment.couinaud.labels, assessment.volume.grid)
+
+
+def write_lesions(path: Path, assessment: Assessment) -> None:
     """Writes one line per lesion; boxes by their first and last voxel, and by their outer edges in RAS mm."""
+    name, grid = safe_cell(assessment.volume.name), assessment.volume.grid
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(LESION_COLUMNS)
-        for lesion in result.lesions:
-            low, high = ras_bounds(result.volume.grid, lesion.box)
-            voxels = [n for a, b in zip(lesion.box.start, lesion.box.stop, strict=True) for n in (a, b - 1)]
-            edges = [f"{n:.2f}" for ends in zip(low, high, strict=True) for n in ends]
-            centroid = [f"{n:.2f}" for n in lesion.centroid_ras]
-            writer.writerow(
-                [safe_cell(result.volume.name), lesion.id, f"{lesion.volume_ml:.4f}", *centroid, *voxels, *edges]
-            )
+        for lesion in assessment.lesions:
+            axes = (lesion.long_axis, lesion.short_axis)
+            cells = lesion_cells(lesion.values, axes, lesion.couinaud_text, grid, lesion.box, lesion.tracking_uid)
+            writer.writerow([name, lesion.label - 1, *cells])
+
+
+def lesion_cells(
+    values: Mapping[str, Value],
+    axes: Sequence[Axis | None],
+    couinaud: str,
+    grid: Grid | None,
+    box: Box | None,
+    tracking_uid: str,
+) -> list[str]:
+    """The cells of :data:`LESION_COLUMNS` after the first two; empty where something is not known.
+
+    Args:
+        values: by the keys of the measurements.
+        axes: the long and the short one.
+        couinaud: names of segments.
+        grid: that ``box`` counts voxels of.
+    """
+    ends = [point for axis in axes for point in ((axis.start, axis.end) if axis else (None, None))]
+    cells = [_cell(values[measurement.key]) for measurement in MEASUREMENTS]
+    cells += [_cell(number) for point in ends for number in point or (None,) * 3]
+    cells.append(safe_cell(couinaud))
+    if grid is None or box is None:
+        cells += [""] * 12
+    else:
+        cells += [str(n) for a, b in zip(box.start, box.stop, strict=True) for n in (a, b - 1)]
+        cells += [f"{n:.2f}" for both in zip(*ras_bounds(grid, box), strict=True) for n in both]
+    return [*cells, safe_cell(tracking_uid)]
+
+
+def _cell(value: Value) -> str:
+    """A value as a cell: numbers with up to four decimals and a point, flags as yes and no."""
+    if not is_known(value):
+        return ""
+    if isinstance(value, str):
+        return safe_cell(value)
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    text = f"{value:.4f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+# The wide forms are those of East Asian keyboards; spreadsheets take them for the narrow ones.
+_FORMULA_STARTS = tuple("=+-@＝＋－＠")
 
 
 def safe_cell(text: str) -> str:
     """``text`` as a cell that no spreadsheet takes for a formula: one line, never beginning with =, +, - or @."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
 
 
-def write_record(path: Path, result: Result, more_timings: dict[str, float] | None = None) -> None:
+def write_record(path: Path, assessment: Assessment, timings: Mapping[str, float] | None = None) -> None:
     """Writes result.json: what was found, with provenance, findings and seconds per stage."""
-    path.write_text(json.dumps(record(result, more_timings), indent=2, default=_plain) + "\n", encoding="utf-8")
+    content = json.dumps(record_of(assessment, timings), indent=2, default=str, allow_nan=False)
+    path.write_text(content + "\n", encoding="utf-8")
 
 
-def record(result: Result, more_timings: dict[str, float] | None = None) -> dict[str, object]:
-    """The content of result.json."""
-    grid = result.volume.grid
-    return {
+def record_of(assessment: Assessment, timings: Mapping[str, float] | None = None) -> dict[str, object]:
+    """The content of result.json. What is not known is null.
+
+    Args:
+        timings: seconds per stage.
+    """
+    grid, couinaud = assessment.volume.grid, assessment.couinaud
+    content = {
         "format": RESULT_FORMAT,
         "format_version": RESULT_FORMAT_VERSION,
         "notice": RESEARCH_USE,
-        "summary": result.summary,
+        "summary": assessment.summary,
         "input": {
-            "name": result.volume.name,
-            "source": result.volume.source,
+            "name": assessment.volume.name,
+            "source": assessment.volume.source,
             "size_ijk": grid.size,
             "spacing_mm": [round(float(s), 6) for s in grid.spacing],
             "ijk_to_ras": grid.ijk_to_ras.tolist(),
         },
-        "liver": {"volume_ml": round(result.liver_volume_ml, 4), "label": 1, "includes_lesions": True},
-        "lesions": [_lesion_record(lesion, grid) for lesion in result.lesions],
-        "findings": [finding.as_dict() for finding in result.findings],
-        "timings_s": {stage: round(s, 3) for stage, s in {**result.timings, **(more_timings or {})}.items()},
-        "provenance": result.provenance,
+        "liver": {"label": 1, "includes_lesions": True, **_known(assessment.liver)},
+        "lesions": [_lesion_record(lesion, grid) for lesion in assessment.lesions],
+        "rejected": assessment.rejected,
+        "couinaud": None,
+        "findings": [finding.as_dict() for finding in assessment.findings],
+        "timings_s": {stage: round(float(s), 3) for stage, s in (timings or {}).items()},
+        "provenance": assessment.provenance,
+    }
+    if couinaud is not None:
+        content["couinaud"] = {
+            "file": COUINAUD_FILE,
+            "provider": couinaud.provider,
+            "method": couinaud.method,
+            "limitations": list(couinaud.limitations),
+            "volume_ml": _by_name(assessment.couinaud_ml),
+            "lesion_ml": _by_name(assessment.couinaud_lesion_ml),
+        }
+    return _without_nan(content)
+
+
+def _by_name(volumes: Mapping[int, float]) -> dict[str, float]:
+    return {BY_VALUE[value].name: round(ml, 4) for value, ml in volumes.items()}
+
+
+def _known(values: Mapping[str, Value]) -> dict[str, Value]:
+    return {
+        key: None if not is_known(value) else round(value, 4) if isinstance(value, float) else value
+        for key, value in values.items()
     }
 
 
-def _lesion_record(lesion: Lesion, grid: Grid) -> dict[str, object]:
+def _lesion_record(lesion: AssessedLesion, grid: Grid) -> dict[str, object]:
     low, high = ras_bounds(grid, lesion.box)
     return {
-        "id": lesion.id,
+        "id": lesion.label - 1,
         "label": lesion.label,
-        "voxel_count": lesion.voxel_count,
-        "volume_ml": round(lesion.volume_ml, 4),
-        "centroid_ras_mm": [round(float(n), 3) for n in lesion.centroid_ras],
+        "name": lesion.name,
+        "tracking_uid": lesion.tracking_uid,
+        "review": lesion.review,
+        "comment": lesion.comment,
+        **_known(lesion.values),
+        "long_axis_ras_mm": _axis_record(lesion.long_axis),
+        "short_axis_ras_mm": _axis_record(lesion.short_axis),
+        "couinaud": [{"segment": share.name, "share": round(share.fraction, 4)} for share in lesion.couinaud],
         "box_ijk": {"first": lesion.box.start, "last": [n - 1 for n in lesion.box.stop]},
         "box_ras_mm": {"min": low.round(3).tolist(), "max": high.round(3).tolist()},
     }
 
 
-def _plain(value: object) -> object:
-    """What JSON does not know: NumPy's numbers and arrays as they are, anything else by its name."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return str(value)
+def _axis_record(axis: Axis | None) -> dict[str, list[float]] | None:
+    if axis is None:
+        return None
+    return {"start": [round(n, 3) for n in axis.start], "end": [round(n, 3) for n in axis.end]}
+
+
+def _without_nan(value: object) -> object:
+    """The same with null in place of what JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _without_nan(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

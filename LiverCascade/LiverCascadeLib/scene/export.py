@@ -9,8 +9,17 @@ from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
 from ..errors import InputError
 from ..geometry import Grid
-from ..report.files import LABELS_FILE, LESIONS_FILE, OutputFolder, explained
+from ..report.files import (
+    LABELS_FILE,
+    LESIONS_FILE,
+    RESULT_FILE,
+    OutputFolder,
+    explained,
+    write_couinaud,
+    write_record,
+)
 from ..volume import write_labels
+from .assessment import assessmentFromTable
 from .bundle import SEGMENTATION_FILE, writeNode
 from .lesion_table import LesionTable
 from .segmentations import resultLabelsFromSegmentation
@@ -18,9 +27,10 @@ from .volumes import arrayFromMatrix, worldFromLocal, worldGrid
 
 
 def exportResult(table: LesionTable, folder: Path | str) -> None:
-    """Writes labels.nii.gz, segmentation.seg.nrrd and lesions.csv into ``folder``, all of them or none.
+    """Writes labels.nii.gz, segmentation.seg.nrrd, lesions.csv and result.json into ``folder``, all of them or none.
 
-    Files of these names are replaced, others are kept. A rejected lesion is liver in the labels and is left out of the
+    Files of these names are replaced, others are kept. With result.json, which needs the CT, the folder can be opened
+    again like that of a run. A rejected lesion is liver in the labels and is left out of the
     segmentation; the table names it. Lesion n of the table has the label n + 1. Labels lie on the grid of the CT, or,
     where that is gone, on the grid that the segmentation remembers.
 
@@ -34,12 +44,19 @@ def exportResult(table: LesionTable, folder: Path | str) -> None:
         raise InputError("The segmentation is no longer in the scene, so there is nothing to export.")
     table.update()
     grid = worldGrid(table.volumeNode) if table.volumeNode is not None else _rememberedGrid(segmentationNode)
-    labels = resultLabelsFromSegmentation(segmentationNode, grid, table.countedIds())
+    assessment = assessmentFromTable(table) if table.volumeNode is not None else None
+    if assessment is None:
+        labels = resultLabelsFromSegmentation(segmentationNode, grid, table.countedIds())
+    else:
+        labels = assessment.labels
     with OutputFolder(folder) as output:
         with explained(output.path):
             write_labels(output.staging / LABELS_FILE, labels, grid)
             table.writeCsv(output.staging / LESIONS_FILE)
             _writeSegmentation(table, output.staging / SEGMENTATION_FILE)
+            if assessment is not None:
+                write_couinaud(output.staging, assessment)
+                write_record(output.staging / RESULT_FILE, assessment)
         output.commit()
 
 

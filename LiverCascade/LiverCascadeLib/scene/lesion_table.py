@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import slicer
 from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
-from ..geometry import Grid
-from ..lesions.measurements import MEASUREMENTS, measure
-from ..report.files import safe_cell
-from ..result import summarize
+from ..errors import InputError
+from ..geometry import Box, Grid
+from ..lesions.assess import tracking_uid, voxel_digest
+from ..lesions.assessment import Axis, Value, couinaud_text
+from ..lesions.couinaud import Share, shares
+from ..lesions.measurements import MEASUREMENTS, NOT_A_NUMBER, is_known, measure_region, region_of
+from ..lesions.region import Region, common, grown_by_mm
+from ..lesions.surroundings import SHELL_MM
+from ..report.files import LESION_COLUMNS, lesion_cells, safe_cell
+from ..result import Result, summarize
+from ..steps import exhausted
 from .segment_content import SegmentContent, SegmentReader
+from .segment_surroundings import Ct, Surroundings, valuesOver
 from .table_store import LesionRecord, TableState, readState, writeState
 from .terminology import (
     AUTOMATIC_NAME,
     DEFAULT_CODE,
     ISLAND_NAME,
     LESION_NAME,
+    couinaudValue,
     isCouinaud,
     isLesionType,
     isLiver,
     setLesion,
     typeCode,
 )
-from .volumes import arrayFromMatrix, placeBeside
+from .volumes import arrayFromMatrix, placeBeside, voxelsOfNode, worldGrid
 
 REVIEWS = UNREVIEWED, ACCEPTED, REJECTED, UNSURE = ("unreviewed", "accepted", "rejected", "unsure")
 
@@ -46,6 +56,10 @@ class LesionRow:
     Attributes:
         number: of 'Lesion 3', 3; None where the segment has another name.
         centroidRas: world, RAS mm; not numbers where the segment is empty.
+        longAxis, shortAxis: their ends, world, RAS mm; None where the segment is empty.
+        couinaud: the liver's segments that it touches, such as 'IVa, VIII'; empty where they are not known.
+        confidence: of the run, 0…1; not a number where there is none, and after an edit.
+        trackingUid: stays with the lesion in everything that is written about it.
         values: all figures, by the keys of :data:`~..lesions.measurements.MEASUREMENTS`.
     """
 
@@ -53,11 +67,17 @@ class LesionRow:
     name: str
     number: int | None
     volumeMl: float
-    diameterMm: float
+    longAxisMm: float
+    shortAxisMm: float
     centroidRas: tuple[float, float, float]
+    longAxis: Axis | None
+    shortAxis: Axis | None
+    couinaud: str
+    confidence: float
     review: str
     comment: str
-    values: dict[str, float]
+    trackingUid: str
+    values: dict[str, Value]
 
     @property
     def isRejected(self) -> bool:
@@ -83,6 +103,7 @@ class LesionTable:
         self._state = state
         self._reader = SegmentReader()
         self._removed: dict[str, LesionRecord] = {}
+        self._before: Surroundings | None = None
 
     @classmethod
     def create(
@@ -90,12 +111,27 @@ class LesionTable:
         segmentationNode: slicer.vtkMRMLSegmentationNode,
         volumeNode: slicer.vtkMRMLScalarVolumeNode | None,
         scene: slicer.vtkMRMLScene,
+        result: Result | None = None,
     ) -> LesionTable:
         """Adds the table node 'NAME liver lesions', ties it to the segmentation and measures its lesions.
 
         A table that the segmentation already has is used again. What is there now counts as not edited, unless that
         was noted before.
+
+        Args:
+            result: of the run that made the segmentation, for confidences, findings and provenance.
         """
+        return exhausted(cls.creationSteps(segmentationNode, volumeNode, scene, result))
+
+    @classmethod
+    def creationSteps(
+        cls,
+        segmentationNode: slicer.vtkMRMLSegmentationNode,
+        volumeNode: slicer.vtkMRMLScalarVolumeNode | None,
+        scene: slicer.vtkMRMLScene,
+        result: Result | None = None,
+    ) -> Generator[None, None, LesionTable]:
+        """:meth:`create` in short steps, at least one for each lesion."""
         found = cls.find(segmentationNode)
         if found is None:
             tableNode = scene.AddNewNodeByClass("vtkMRMLTableNode", f"{segmentationNode.GetName()} lesions")
@@ -105,7 +141,11 @@ class LesionTable:
             placeBeside(segmentationNode, tableNode, scene)
         if volumeNode is not None:
             found.tableNode.SetNodeReferenceID(VOLUME_ROLE, volumeNode.GetID())
-        found.update()
+        if result is not None:
+            found._noteRun(result)
+            yield
+        yield from found.updateSteps()
+        yield
         if not segmentationNode.GetAttribute(ORIGINAL_ATTRIBUTE):
             segmentationNode.SetAttribute(ORIGINAL_ATTRIBUTE, found._fingerprint())
         return found
@@ -134,6 +174,16 @@ class LesionTable:
         """The CT; None where there is none, or no longer."""
         return self.tableNode.GetNodeReference(VOLUME_ROLE)
 
+    @property
+    def runFindings(self) -> list[dict[str, str]]:
+        """Findings of the run that made the segmentation, as plain texts."""
+        return list(self._state.findings)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Of the run; empty where it is not known."""
+        return dict(self._state.provenance)
+
     def rows(self) -> list[LesionRow]:
         """The lesions in the order of their segments, as last measured."""
         segments = self._segments()
@@ -151,30 +201,49 @@ class LesionTable:
             if segmentId not in self._state.lesions and not isLiver(segment) and not isCouinaud(segment)
         ]
 
-    def update(self, segmentIds: Iterable[str] | None = None) -> list[str]:
+    def update(self) -> list[str]:
         """Brings the table in step with the segments: rows come and go, and what changed is measured again.
 
         Islands that were split off a lesion get a lesion's terminology and color, which the editor does not give them.
-
-        Args:
-            segmentIds: look at these only, and at new ones; None finds out what changed.
+        Where something else than a lesion's own voxels changed, only what depends on that is measured: the contrast,
+        the distance to the capsule, the shares of the liver's segments.
 
         Returns:
-            ids of the segments that were measured.
+            ids of the segments whose own voxels were measured.
         """
+        return exhausted(self.updateSteps())
+
+    def updateSteps(self) -> Generator[None, None, list[str]]:
+        """:meth:`update` in short steps; what it says is true of the segments as they were at the first one."""
         segments = self._segments()
         before = dict(self._state.lesions)
         lesionIds = self._lesionIds(segments)
         world = self._worldFromLocal()
         moved = np.abs(world.ravel() - self._state.world).max() > WORLD_TOLERANCE
-        wanted = set(lesionIds) if segmentIds is None or moved else set(segmentIds)
-        wanted |= set(lesionIds) - before.keys()
-        contents = self._contents([segmentId for segmentId in lesionIds if segmentId in wanted])
-        measured = []
-        for segmentId, content in contents.items():
-            if moved or segmentId not in before or before[segmentId].fingerprint != content.fingerprint:
-                self._state.lesions[segmentId] = self._newRecord(segmentId, content, world)
-                measured.append(segmentId)
+        # Of several that are the same one the first counts.
+        couinaud = {couinaudValue(segments[segmentId]): segmentId for segmentId in reversed(segments)}
+        couinaud.pop(0, None)
+        livers = [segmentId for segmentId, segment in segments.items() if isLiver(segment)]
+        contents = self._contents([*livers, *lesionIds, *couinaud.values()])
+        rejected = {n for n in lesionIds if n in before and before[n].review == REJECTED}
+        around = Surroundings(
+            {n: contents[n] for n in livers},
+            {n: contents[n] for n in lesionIds if n not in rejected},
+            {value: contents[n] for value, n in couinaud.items()},
+            world,
+            self._ct(),
+        )
+        ct = voxel_digest(around.ct.array).hex() if around.ct is not None else ""
+        # Figures of a CT that was taken away stay.
+        everything = moved or (ct != self._state.ct and bool(ct))
+        measured = [
+            n for n in lesionIds if everything or n not in before or before[n].fingerprint != contents[n].fingerprint
+        ]
+        for segmentId in measured:
+            yield
+            self._state.lesions[segmentId] = self._newRecord(segmentId, contents[segmentId], around)
+        yield from self._surroundingsSteps([n for n in lesionIds if n not in measured], contents, around)
+        self._state.ct = ct or self._state.ct
         self._state.world = world.ravel().tolist()
         self._removed |= {segmentId: before[segmentId] for segmentId in before.keys() - set(lesionIds)}
         self._reader.forget(before.keys() - segments.keys())
@@ -197,9 +266,11 @@ class LesionTable:
             raise ValueError(f"'{review}' is no review. Choose one of {', '.join(REVIEWS)}.")
         record = self._state.lesions[segmentId]
         wasRejected, record.review = record.review == REJECTED, review
-        if wasRejected != (review == REJECTED):
+        if wasRejected == (review == REJECTED):
+            self._write()
+        else:
             self._setVisible(segmentId, wasRejected)
-        self._write()
+            self.update()  # its neighbors have another liver around them now
 
     def setComment(self, segmentId: str, text: str) -> None:
         """Keeps a remark of the reader.
@@ -208,6 +279,15 @@ class LesionTable:
             KeyError: there is no such lesion.
         """
         self._state.lesions[segmentId].comment = text
+        self._write()
+
+    def setTrackingUid(self, segmentId: str, uid: str) -> None:
+        """Takes over the identifier by which somebody else already follows a lesion.
+
+        Raises:
+            KeyError: there is no such lesion.
+        """
+        self._state.lesions[segmentId].tracking_uid = uid
         self._write()
 
     def makeLesion(self, segmentId: str) -> None:
@@ -224,7 +304,7 @@ class LesionTable:
         if segmentId in self._state.inherited:
             self._state.inherited.remove(segmentId)
         self._removed.pop(segmentId, None)
-        self.update([segmentId])
+        self.update()
 
     def liverVolumeMl(self) -> float:
         """Volume of the liver with its lesions, in mL: of all voxels that are liver or a lesion that counts.
@@ -271,7 +351,7 @@ class LesionTable:
         return [row.segmentId for row in self.rows() if row.isCounted]
 
     def writeCsv(self, path: Path | str) -> None:
-        """Writes one line per lesion.
+        """Writes one line per lesion, with the columns of a run's lesions.csv, and name, review and comment.
 
         The id is that of exported labels (label value minus 1); a rejected or empty lesion has none.
 
@@ -279,15 +359,17 @@ class LesionTable:
             OSError: the file cannot be written.
         """
         ids = {segmentId: number for number, segmentId in enumerate(self.countedIds(), start=1)}
+        grid = self._ctGrid()
         with Path(path).open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
-            writer.writerow(["case", "id", "name", *(m.key for m in MEASUREMENTS), "review", "comment"])
+            writer.writerow([*LESION_COLUMNS, "name", "review", "comment"])
             for row in self.rows():
-                figures = [f"{row.values[m.key]:.4f}" if np.isfinite(row.values[m.key]) else "" for m in MEASUREMENTS]
-                texts = [row.review, safe_cell(row.comment)]
-                writer.writerow(
-                    [safe_cell(self.caseName()), ids.get(row.segmentId, ""), safe_cell(row.name), *figures, *texts]
-                )
+                corners = self._state.lesions[row.segmentId].box
+                box = None if corners is None else Box(tuple(corners[0]), tuple(n + 1 for n in corners[1]))
+                axes = (row.longAxis, row.shortAxis)
+                cells = lesion_cells(row.values, axes, row.couinaud, grid, box, row.trackingUid)
+                texts = [safe_cell(row.name), row.review, safe_cell(row.comment)]
+                writer.writerow([safe_cell(self.caseName()), ids.get(row.segmentId, ""), *cells, *texts])
 
     def caseName(self) -> str:
         """Name of the CT, else of the segmentation."""
@@ -334,18 +416,83 @@ class LesionTable:
             return {}
         return self._reader.read(self.segmentationNode.GetSegmentation(), segmentIds)
 
-    def _newRecord(self, segmentId: str, content: SegmentContent, world: np.ndarray) -> LesionRecord:
+    def _newRecord(self, segmentId: str, content: SegmentContent, around: Surroundings) -> LesionRecord:
         """Measures; keeps the review, also that of a segment that was removed and is back unchanged."""
-        record = self._state.lesions.get(segmentId)
+        kept = self._state.lesions.get(segmentId)
         removed = self._removed.pop(segmentId, None)
-        if record is None and removed is not None and removed.fingerprint == content.fingerprint:
-            record = removed
-            if record.review == REJECTED:
+        if kept is None and removed is not None and removed.fingerprint == content.fingerprint:
+            kept = removed
+            if kept.review == REJECTED:
                 self._setVisible(segmentId, False)
-        values = measure(content.mask, Grid((1, 1, 1), world @ content.ijk_to_ras), content.offset)
-        if record is None:
-            return LesionRecord(content.fingerprint, values, UNREVIEWED)
-        return LesionRecord(content.fingerprint, values, record.review, record.comment)
+        region = self._region(segmentId, content, around)
+        record = LesionRecord(
+            content.fingerprint,
+            measure_region(region),
+            UNREVIEWED if kept is None else kept.review,
+            "" if kept is None else kept.comment,
+            region.axial.long,
+            region.axial.short,
+            _ctBox(region),
+            _shares(content, around),
+            "" if kept is None else kept.tracking_uid,
+        )
+        if not record.tracking_uid:
+            taken = {other.tracking_uid for other in self._state.lesions.values()}
+            digest = b"" if around.ct is None else voxel_digest(around.ct.array)
+            record.tracking_uid = tracking_uid(digest, region, taken)
+        return record
+
+    def _region(self, segmentId: str, content: SegmentContent, around: Surroundings) -> Region:
+        confidence = self._state.confidences.get(content.fingerprint, NOT_A_NUMBER)
+        grid = around.grid(content)
+        return region_of(content.mask, grid, content.offset, around.of(segmentId, content), confidence)
+
+    def _surroundingsSteps(
+        self, lesionIds: list[str], contents: Mapping[str, SegmentContent], around: Surroundings
+    ) -> Generator[None, None, None]:
+        """Measures what changed of lesions whose own voxels did not."""
+        before, self._before = self._before, around
+        fingerprint = around.fingerprint()
+        if fingerprint == self._state.surroundings:
+            return
+        self._state.surroundings = fingerprint
+        changed = around.changesSince(before)
+        for segmentId in lesionIds:
+            record, content = self._state.lesions[segmentId], contents[segmentId]
+            kinds = {kind for kind, box in changed.items() if _isNear(content, box, kind, record, around)}
+            wanted = [measurement for measurement in MEASUREMENTS if measurement.surroundings in kinds]
+            if wanted:
+                yield
+                region = self._region(segmentId, content, around)
+                record.values |= {measurement.key: measurement.compute(region) for measurement in wanted}
+            if "couinaud" in kinds:
+                record.couinaud = _shares(content, around)
+
+    def _ct(self) -> Ct | None:
+        """The CT; None where there is none, or one that cannot be measured on."""
+        try:
+            return None if self.volumeNode is None else Ct(*voxelsOfNode(self.volumeNode))
+        except InputError:
+            return None
+
+    def _ctGrid(self) -> Grid | None:
+        try:
+            return None if self.volumeNode is None else worldGrid(self.volumeNode)
+        except InputError:
+            return None
+
+    def _noteRun(self, result: Result) -> None:
+        """Keeps what a run knows beside its labels."""
+        ids = {f"Lesion_{lesion.id}": lesion.id for lesion in result.lesions}
+        contents = self._contents([n for n in ids if n in self._segments()])
+        confidences = {n: result.confidences.get(ids[n], NOT_A_NUMBER) for n in contents}
+        self._state.confidences = {
+            contents[n].fingerprint: float(value) for n, value in confidences.items() if is_known(value)
+        }
+        for record in self._state.lesions.values():
+            record.values["confidence"] = self._state.confidences.get(record.fingerprint, NOT_A_NUMBER)
+        self._state.findings = [finding.as_dict() for finding in result.findings]
+        self._state.provenance = result.provenance
 
     def _noteNumbers(self, segments: dict[str, slicer.vtkSegment]) -> None:
         matches = (LESION_NAME.fullmatch(segment.GetName() or "") for segment in segments.values())
@@ -370,7 +517,8 @@ class LesionTable:
 
     def _fingerprint(self) -> str:
         segments = self._segments()
-        contents = self._contents(list(segments))
+        # Couinaud's segments are made from the liver, and made again whenever a landmark moves.
+        contents = self._contents([segmentId for segmentId, segment in segments.items() if not isCouinaud(segment)])
         known = sorted(
             f"{content.fingerprint} {segments[segmentId].GetName()}"
             for segmentId, content in contents.items()
@@ -391,12 +539,44 @@ def _row(segmentId: str, name: str, record: LesionRecord) -> LesionRow:
         name=name,
         number=int(number[1]) if number else None,
         volumeMl=values["volume_ml"],
-        diameterMm=values["diameter_mm"],
+        longAxisMm=values["long_axis_mm"],
+        shortAxisMm=values["short_axis_mm"],
         centroidRas=tuple(values[f"centroid_{axis}_mm"] for axis in "ras"),
+        longAxis=record.long_axis,
+        shortAxis=record.short_axis,
+        couinaud=couinaud_text(record.couinaud),
+        confidence=values["confidence"],
         review=record.review,
         comment=record.comment,
+        trackingUid=record.tracking_uid,
         values=dict(values),
     )
+
+
+def _shares(content: SegmentContent, around: Surroundings) -> tuple[Share, ...]:
+    if not around.couinaud or not content.mask.any():
+        return ()
+    return shares(valuesOver(content, around.couinaud), content.mask)
+
+
+def _ctBox(region: Region) -> list[list[int]] | None:
+    """First and last voxel of the CT."""
+    voxels = region.ct_voxels
+    return None if voxels is None else [voxels.min(axis=0).tolist(), voxels.max(axis=0).tolist()]
+
+
+def _isNear(content: SegmentContent, box: Box | None, kind: str, record: LesionRecord, around: Surroundings) -> bool:
+    """Whether a change in ``box``, in voxels of ``content``, can matter to a lesion; None is anywhere."""
+    if box is None:
+        return True
+    if not content.mask.size or min(box.size) == 0:
+        return False
+    reach = {"shell": SHELL_MM[1], "surface": record.values["capsule_distance_mm"], "couinaud": 0.0}[kind]
+    if not is_known(reach):
+        return True
+    own = Box(content.offset, tuple(a + n for a, n in zip(content.offset, content.mask.shape[::-1], strict=True)))
+    wider = grown_by_mm(own, around.grid(content), reach + 2 * float(around.grid(content).spacing.max()))
+    return min(common(wider, box).size) > 0
 
 
 def _unionCount(parts: list[SegmentContent]) -> int:

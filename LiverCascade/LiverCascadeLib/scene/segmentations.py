@@ -12,7 +12,7 @@ from vtkmodules.vtkCommonMath import vtkMatrix4x4
 from ..geometry import Box, Grid
 from ..result import FIRST_LESION_LABEL, LIVER_LABEL, Result
 from ..steps import exhausted
-from .terminology import LESION_COLOR, LESION_TERMINOLOGY, LIVER_COLOR, LIVER_TERMINOLOGY, isLiver
+from .terminology import LESION_COLOR, LESION_TERMINOLOGY, LIVER_COLOR, LIVER_TERMINOLOGY, isCouinaud, isLiver
 from .volumes import arrayFromMatrix, matrixFromArray, placeBeside, worldFromLocal, worldGrid
 
 LIVER_SEGMENT_ID = "Liver"
@@ -157,7 +157,8 @@ def resultLabelsFromSegmentation(
 
     Args:
         grid: a grid in the world, such as :func:`worldGrid` of the volume node.
-        lesionIds: ids of the segments to take beside the liver, in the order of their labels; None takes all.
+        lesionIds: ids of the segments to take beside the liver, in the order of their labels; None takes all but
+            Couinaud's segments.
 
     Returns:
         uint8, or uint16 from 255 lesions on, [k, j, i].
@@ -170,7 +171,7 @@ def resultLabelsFromSegmentation(
     everything = [segmentation.GetNthSegment(n) for n in range(segmentation.GetNumberOfSegments())]
     livers = [segment for segment in everything if isLiver(segment)]
     if lesionIds is None:
-        lesions = [segment for segment in everything if not isLiver(segment)]
+        lesions = [segment for segment in everything if not isLiver(segment) and not isCouinaud(segment)]
     else:
         lesions = [segmentation.GetSegment(segmentId) for segmentId in lesionIds]
     labels = np.zeros(grid.shape, np.uint8 if len(lesions) < 255 else np.uint16)

@@ -28,6 +28,8 @@ def createScene() -> slicer.vtkMRMLScene:
         slicer.vtkSlicerSequencesLogic,
     ):
         logicClass().SetMRMLScene(scene)
+    # The logic of Markups, which would register this one, cannot do without the application's selection node.
+    scene.RegisterNodeClass(slicer.vtkMRMLMarkupsJsonStorageNode())
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     return scene
 

@@ -1,10 +1,10 @@
-"""Losses over labels of which some are only partly known."""
+"""The loss that the embedded models were trained with."""
 
 from __future__ import annotations
 
 import torch
 
-from .looks import BACKGROUND, LESION, LIVER_OR_LESION
+from ..looks import BACKGROUND, LESION, LIVER_OR_LESION
 
 
 def soft_dice_loss(probability: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -24,7 +24,7 @@ def cascade_loss(
 
     Args:
         logits: [batch, 2 or 3, k, j, i]; channels background, liver, lesion.
-        target: [batch, k, j, i] with the values of :mod:`.samples`; 3 (liver of which nobody knows whether it is
+        target: [batch, k, j, i] with the values of :mod:`..samples`; 3 (liver of which nobody knows whether it is
             lesion) counts as liver in the first term and is left out of the second.
         lesion_weight: weight of the second term.
         false_lesion_weight: weight of log(1 + v / 500) in the second term, where v is the number of voxels that are
