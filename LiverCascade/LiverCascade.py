@@ -73,6 +73,7 @@ class LiverCascadeParameterNode:
         minLesionVolume: mm³; a lesion is dropped that is below this and below minLesionVoxels.
         minLesionVoxels: see minLesionVolume.
         force: segment also where the values are not those of a CT.
+        uncertainty: add a volume that shows where the networks were undecided.
     """
 
     inputVolume: vtkMRMLScalarVolumeNode
@@ -86,6 +87,7 @@ class LiverCascadeParameterNode:
     minLesionVolume: Annotated[float, WithinRange(0.0, 5000.0)] = 65.0
     minLesionVoxels: Annotated[int, WithinRange(0, 1000)] = 30
     force: bool = False
+    uncertainty: bool = False
 
 
 class LiverCascadeWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -239,7 +241,7 @@ class LiverCascadeLogic(ScriptedLoadableModuleLogic):
         from LiverCascadeLib.errors import MissingPackageError
         from LiverCascadeLib.panel.services import defaultInstaller
         from LiverCascadeLib.progress import Progress
-        from LiverCascadeLib.scene import LesionTable, segmentationFromResult, volumeFromNode
+        from LiverCascadeLib.scene import LesionTable, segmentationFromResult, uncertaintyNode, volumeFromNode
         from LiverCascadeLib.worker_client import WorkerClient
 
         installer = defaultInstaller(TORCH_RANGE)
@@ -251,6 +253,7 @@ class LiverCascadeLogic(ScriptedLoadableModuleLogic):
             result = worker.run(volumeFromNode(volumeNode), options or Options(), models, progress)
         segmentationNode = segmentationFromResult(result, slicer.mrmlScene, volumeNode)
         LesionTable.create(segmentationNode, volumeNode, slicer.mrmlScene, result)
+        uncertaintyNode(result, volumeNode, slicer.mrmlScene)
         return segmentationNode
 
 

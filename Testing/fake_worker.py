@@ -15,11 +15,14 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 from analytic_bodies import result_from_masks
 from LiverCascadeLib.findings import Finding, Severity
+from LiverCascadeLib.geometry import Box
 from LiverCascadeLib.jobs import JobFolder
+from LiverCascadeLib.result import Uncertainty
 from scipy import ndimage
 
 STAGES = ("check", "locate", "refine", "fuse", "clean")
@@ -35,13 +38,16 @@ def read_commands(commands: queue.Queue) -> None:
     os._exit(0)
 
 
-def found(folder: str, nothing: bool) -> dict:
+def found(folder: str, nothing: bool, uncertain: bool) -> dict:
     job = JobFolder(folder)
     volume = job.read_volume()
     liver = (volume.array > 40) & (volume.array < 150) & (not nothing)
     numbers, count = ndimage.label(liver & (volume.array < 80))
     masks = sorted((numbers == n for n in range(1, count + 1)), key=np.count_nonzero, reverse=True)
     result = result_from_masks(volume.grid, liver, masks)
+    if uncertain:
+        box = Box((2, 2, 2), (6, 5, 4))
+        result = replace(result, uncertainty=Uncertainty(np.full((2, 3, 4), 99, np.uint8), box))
     fields = job.write_result(result)
     if nothing:
         finding = Finding("no-liver", Severity.WARNING, "No liver was found: nothing on this scan looks like one.")
@@ -68,7 +74,7 @@ def work(behavior: str, job: dict, commands: queue.Queue) -> None:
             return tell("error", id=job["id"], kind="resources", message=text, exit_code=4)
         if stage == "refine" and behavior == "lacks-package":
             return tell("error", id=job["id"], kind="missing-package", message="MONAI is missing.", exit_code=4)
-    tell("done", id=job["id"], **found(job["folder"], behavior == "finds-none"))
+    tell("done", id=job["id"], **found(job["folder"], behavior == "finds-none", job["options"]["uncertainty"]))
     return None
 
 

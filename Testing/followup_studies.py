@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from analytic_bodies import TEST_GRIDS, analytic_result
 from followup_pairs import Case, Pair, Recipe, make_pair
@@ -19,12 +21,17 @@ RECIPE = Recipe(
 )
 
 
-def small_pair(recipe: Recipe = RECIPE) -> Pair:
-    """The analytic liver with planted lesions, and its later study."""
+def body() -> Case:
+    """The analytic liver with noise, without lesions."""
     result = analytic_result(TEST_GRIDS["LPS"], lesions=())
     noise = np.random.default_rng(0).normal(0, 10, result.labels.shape)
-    result.volume.array[:] = (result.volume.array + noise).astype(np.int16)
-    return make_pair(Case(result.volume, result.labels), recipe)
+    volume = replace(result.volume, array=(result.volume.array + noise).astype(np.int16))
+    return Case(volume, result.labels)
+
+
+def small_pair(recipe: Recipe = RECIPE) -> Pair:
+    """The analytic liver with planted lesions, and its later study."""
+    return make_pair(body(), recipe)
 
 
 def result_of(case: Case) -> Result:

@@ -117,7 +117,9 @@ class User:
 
     def cells(self) -> list[list[str]]:
         table = self.ui.lesionTable
-        return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
+        return [
+            [table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)
+        ]
 
     def click_row(self, row: int) -> None:
         self.standin.clickCell(self.ui.lesionTable, row, 0)

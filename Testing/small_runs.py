@@ -9,8 +9,8 @@ from dataset_layouts import invented, lay_out_lits, write_nifti
 from LiverCascadeTrainingLib.data.cache import prepare
 from LiverCascadeTrainingLib.data.layouts import find_studies
 from LiverCascadeTrainingLib.data.splits import make_split
-from LiverCascadeTrainingLib.runs.config import RunConfig, config_from
-from LiverCascadeTrainingLib.runs.sources import DataPlaces
+from LiverCascadeTrainingLib.training.config import RunConfig, config_from
+from LiverCascadeTrainingLib.training.sources import DataPlaces
 
 SPACING = [8.0, 8.0, 8.0]
 

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from analytic_bodies import TEST_GRIDS, analytic_result
+from analytic_bodies import TEST_GRIDS, Ellipsoid, analytic_result
 from followup_bench import verdict
 from followup_pairs import Case, Pair, Recipe, make_pair
+from followup_studies import body, small_pair
 from LiverCascadeLib.errors import Cancelled, InputError
 from LiverCascadeLib.followup import (
     Change,
@@ -46,24 +47,6 @@ from LiverCascadeLib.report.files import safe_cell
 from LiverCascadeLib.steps import exhausted
 from LiverCascadeLib.volume import Volume
 
-SMALL = Recipe(
-    seed=5,
-    fates=("stable", "grown", "shrunk", "resolved", "new"),
-    amplitude_mm=7.0,
-    knots_mm=50.0,
-    shift_mm=30.0,
-    spacing_mm=(2.0, 2.0, 3.0),
-    radius_mm=(5.0, 8.0),
-)
-
-
-def body() -> Case:
-    """The analytic liver with noise, without lesions."""
-    result = analytic_result(TEST_GRIDS["LPS"], lesions=())
-    noise = np.random.default_rng(0).normal(0, 10, result.labels.shape)
-    volume = replace(result.volume, array=(result.volume.array + noise).astype(np.int16))
-    return Case(volume, result.labels)
-
 
 def study(case: Case, name: str, date: str = "", **source: str):
     """A time point of a case."""
@@ -73,7 +56,7 @@ def study(case: Case, name: str, date: str = "", **source: str):
 
 @pytest.fixture(scope="module")
 def pair() -> Pair:
-    return make_pair(body(), SMALL)
+    return small_pair()
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +156,20 @@ def test_study_without_a_liver_and_livers_of_another_size_are_refused(pair):
     labels[: labels.shape[0] // 2] = 0
     with pytest.raises(InputError, match="differ too much in size"):
         check_comparable([study(pair.earlier, "a"), study(Case(pair.later.volume, labels), "b")])
+
+
+def test_liver_of_another_person_is_refused_by_its_shape_unless_the_patient_is_known_to_be_the_same():
+    grid = TEST_GRIDS["LPS"]
+    one, other = (
+        analytic_result(grid, Ellipsoid((32.0, -6.0, 11.0), radii), ())
+        for radii in ((64.0, 48.0, 36.0), (40.0, 52.0, 44.0))
+    )
+    cases = [Case(result.volume, result.labels) for result in (one, other)]
+    unknown = [study(case, name) for case, name in zip(cases, "ab", strict=True)]
+    with pytest.raises(InputError, match="differ more in shape"):
+        follow_up(unknown)
+    known = [study(case, name, patient_id="P1") for case, name in zip(cases, "ab", strict=True)]
+    assert "liver-shapes-differ" in {finding.code for finding in follow_up(known).findings}
 
 
 def test_one_study_is_no_comparison(pair):

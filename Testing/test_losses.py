@@ -128,7 +128,7 @@ def test_a_voxel_that_is_liver_or_lesion_is_neither_punished_for_the_one_nor_for
         here = gradient(term(question), logits)[:, :, 1]
         # What moves between liver and lesion there does not matter.
         change = torch.stack([torch.zeros_like(p[:, 0]), p[:, 2], -p[:, 1]], dim=1)[:, :, 1]
-        assert float((here * change).sum().abs()) < 1e-6, term.__name__
+        assert abs((here * change).sum().item()) < 1e-6, term.__name__
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if name != "cascade"])

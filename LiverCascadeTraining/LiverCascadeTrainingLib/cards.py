@@ -21,7 +21,7 @@ _FEATURES = {
     "log_slice": "distance of the slices, ln mm",
     "mirror_spread": "deviation over mirrored copies",
 }
-_LIMITS = """\
+_EMBEDDED_LIMITS = """\
 * Trained on few real scans and on synthetic ones; every lesion that it has seen in training is synthetic. Expect it
   to be worse on scans unlike those below: other scanners, children, large ascites, earlier surgery, cirrhosis with a
   distorted liver, devices in the liver.
@@ -30,6 +30,24 @@ _LIMITS = """\
 * CT only, in Hounsfield units. Not MR, not ultrasound, not cone-beam CT.
 * One expert's labels, or another program's, stand behind the figures; on so few cases they show that the path works,
   not how well it will do elsewhere."""
+_LIMITS = """\
+* Expect it to be worse on scans unlike those that it was trained on: other scanners, contrast phases, children, large
+  ascites, earlier surgery, cirrhosis with a distorted liver, devices in the liver.
+* The network cannot tell benign from malignant. A mask does not prove a tumor, and an empty mask does not exclude one.
+* CT only, in Hounsfield units. Not MR, not ultrasound, not cone-beam CT.
+* Figures that chose the weights, such as those of the validation, are better than what new scans will show. Judge the
+  model on scans that had no part in its training before you rely on it."""
+_EMBEDDED_HISTORY = """
+Never trained on: 3D-IRCADb-01 case 17, and its LiTS twins. The accuracy on case 17 was looked at four times, once for
+each candidate. Candidates were made and kept by what they did on the other cases:
+
+1. after `refine-tune`: liver Dice 0.945, 2 of 2 lesions, 5 false;
+2. the same weights, with the rule that a lesion must touch liver: no change;
+3. after `refine-priors`: liver Dice 0.948, 1 of 2 lesions, 4 false;
+4. after `refine-patchy`, the weights above.
+"""
+# What is known about the models that come with the extension, and about no other.
+_EMBEDDED = {"livercascade-locate-1", "livercascade-refine-1"}
 
 
 def write_card(folder: Path) -> None:
@@ -43,6 +61,9 @@ def card_text(manifest: Manifest) -> str:
     patch = " × ".join(map(str, manifest.patch_size))
     low, high = manifest.window_hu
     sources = "\n".join(f"* {line}" for line in manifest.training_data) or "* not recorded"
+    embedded = manifest.id in _EMBEDDED
+    history, limits = (_EMBEDDED_HISTORY, _EMBEDDED_LIMITS) if embedded else ("", _LIMITS)
+    kind = "of MONAI" if embedded else "network"
     return f"""\
 # {manifest.title}
 
@@ -53,7 +74,7 @@ def card_text(manifest: Manifest) -> str:
 | | |
 |---|---|
 | id | `{manifest.id}`, version {manifest.version} |
-| network | {manifest.architecture} of MONAI: {", ".join(manifest.inputs)} in, {", ".join(manifest.labels)} out |
+| network | {manifest.architecture} {kind}: {", ".join(manifest.inputs)} in, {", ".join(manifest.labels)} out |
 | grid | {spacing} mm, windows of {patch} voxels along R, A, S |
 | intensities | {low:g}…{high:g} HU to 0…1 |
 | weights | `{manifest.weights_file}`, SHA-256 `{manifest.weights_sha256}` |
@@ -63,15 +84,7 @@ def card_text(manifest: Manifest) -> str:
 ## Training data
 
 {sources}
-
-Never trained on: 3D-IRCADb-01 case 17, and its LiTS twins. The accuracy on case 17 was looked at four times, once for
-each candidate. Candidates were made and kept by what they did on the other cases:
-
-1. after `refine-tune`: liver Dice 0.945, 2 of 2 lesions, 5 false;
-2. the same weights, with the rule that a lesion must touch liver: no change;
-3. after `refine-priors`: liver Dice 0.948, 1 of 2 lesions, 4 false;
-4. after `refine-patchy`, the weights above.
-
+{history}
 ## Measured
 
 {_table(manifest.measured)}
@@ -82,14 +95,14 @@ predicted lesion that touches none is false. Figures of the whole cascade, both 
 {_confidence(manifest)}
 ## Limits
 
-{_LIMITS}
+{limits}
 """
 
 
 def _table(measured: dict) -> str:
     cases = measured.get("cascade")
     if not cases:
-        return "Not measured yet."
+        return _validated(measured.get("validation")) or "Not measured yet."
     lines = [
         f"Measured {measured.get('date', '')} on:",
         "",
@@ -106,6 +119,20 @@ def _table(measured: dict) -> str:
             f"| {name} | {figures['note']} | {figures['liver_dice']:.3f} | {distance} | {hits} | {false} | {lesion} |"
         )
     return "\n".join(lines)
+
+
+def _validated(figures: dict | None) -> str:
+    """What the validation during training said; nothing where there was none."""
+    if not figures:
+        return ""
+    titles = {
+        "dice_liver": "Dice of the liver, mean over cases",
+        "dice_lesion": "Dice of lesions, mean over cases that have any",
+        "dice_lesion_pooled": "Dice of lesions, all cases as one mask",
+    }
+    lines = [f"| {title} | {figures[name]:.3f} |" for name, title in titles.items() if name in figures]
+    text = "By the validation during training, which chose the weights, on the network's own grid:"
+    return "\n".join([text, "", "| | |", "|---|---|", *lines])
 
 
 def _confidence(manifest: Manifest) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import uuid
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from scipy import ndimage
 from ..findings import Finding
 from ..geometry import Box
 from ..result import FIRST_LESION_LABEL, LIVER_LABEL, Result, summarize
+from ..steps import exhausted
 from ..volume import Volume
 from .assessment import AssessedLesion, Assessment
 from .couinaud import BY_VALUE, CouinaudMap, shares
@@ -107,7 +108,12 @@ class LabelsAround:
         return self._classes[cut(self._labels, box, -1, np.int32)]
 
 
-def assess(
+def assess(volume: Volume, labels: np.ndarray, **known: Any) -> Assessment:
+    """Measures a liver and its lesions: :func:`assess_steps`, with the same arguments, at once."""
+    return exhausted(assess_steps(volume, labels, **known))
+
+
+def assess_steps(
     volume: Volume,
     labels: np.ndarray,
     *,
@@ -117,8 +123,8 @@ def assess(
     findings: Sequence[Finding] = (),
     provenance: Mapping[str, Any] | None = None,
     rejected: int = 0,
-) -> Assessment:
-    """Measures a liver and its lesions.
+) -> Generator[None, None, Assessment]:
+    """Measures a liver and its lesions, with a pause after each lesion.
 
     Args:
         volume: the CT.
@@ -134,6 +140,7 @@ def assess(
         ValueError: arrays of another shape than the CT's, negative labels, or labels that are not whole numbers.
     """
     labels = _checked(volume, labels, couinaud)
+    yield
     notes = {note.label: note for note in lesions}
     refused = [n for n in sorted(notes) if n >= FIRST_LESION_LABEL and notes[n].review == REJECTED]
     refused = [n for n in refused if (labels == n).any()]
@@ -146,17 +153,21 @@ def assess(
         part = labels[box.slices]
         counts = np.bincount(part.ravel())
         wider = Box(tuple(n - 1 for n in box.start), tuple(n + 1 for n in box.stop))
+        yield
         digest = voxel_digest(volume.array)
+        yield
         taken = {note.tracking_uid for note in lesions}
         for label, region in _regions(volume, labels, part, box, wider, confidences or {}):
             note = notes.get(label) or LesionNote(label)
             uid = note.tracking_uid or tracking_uid(digest, region, taken)
             taken.add(uid)
             found.append(_assessed(region, replace(note, tracking_uid=uid), couinaud))
+            yield
         is_liver = part == LIVER_LABEL
         mean = float(volume.array[box.slices][is_liver].mean(dtype=np.float64)) if counts[1] else NOT_A_NUMBER
         total = int(counts[1:].sum()) * volume.grid.voxel_volume_mm3 / 1000
         figures = LiverFigures(total, tuple(lesion.values["volume_ml"] for lesion in found), mean)
+    yield
     whole, of_lesions = _couinaud_volumes(volume, labels, box, couinaud)
     return Assessment(
         volume=volume,
@@ -179,7 +190,7 @@ def assess_result(result: Result, couinaud: CouinaudMap | None = None) -> Assess
         result.volume,
         result.labels,
         couinaud=couinaud,
-        confidences=getattr(result, "confidences", None) or {},
+        confidences=result.confidences,
         findings=result.findings,
         provenance=result.provenance,
     )

@@ -131,6 +131,7 @@ class OptionsView:
             thorough=chosen.thorough,
             clean_up=CleanUp(chosen.minLesionVoxels, chosen.minLesionVolume),
             force=chosen.force,
+            uncertainty=chosen.uncertainty,
         )
 
     def modelFolder(self) -> Path | None:

@@ -13,7 +13,16 @@ from ..findings import Severity
 from ..jobs import remove_stale_folders
 from ..preflight import COSTS, estimate_cost
 from ..result import Result
-from ..scene import LesionTable, SegmentationSequence, frames, segmentationSteps, sequenceOf, volumeSteps, worldGrid
+from ..scene import (
+    LesionTable,
+    SegmentationSequence,
+    frames,
+    segmentationSteps,
+    sequenceOf,
+    uncertaintyNode,
+    volumeSteps,
+    worldGrid,
+)
 from .estimate import RunEstimate, in_words
 from .input_choice import sensibleVolume
 from .options_view import OptionsView
@@ -272,10 +281,10 @@ class Panel:
         try:
             yield
             table = yield from LesionTable.creationSteps(segmentationNode, self._volumeNode, slicer.mrmlScene, result)
-            yield
-        except GeneratorExit:
+        except BaseException:
             slicer.mrmlScene.RemoveNode(segmentationNode)
             raise
+        uncertaintyNode(result, self._volumeNode, slicer.mrmlScene)
         return table, result
 
     def _onAdded(self, added: tuple[LesionTable, Result]) -> None:

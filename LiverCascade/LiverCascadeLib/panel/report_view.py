@@ -24,7 +24,7 @@ from ..resources import RESOURCES
 from ..scene import (
     LesionTable,
     ReportNotes,
-    assessmentFromTable,
+    assessmentSteps,
     identityOfVolumeNode,
     readReportNotes,
     writeReportNotes,
@@ -189,7 +189,7 @@ class ReportView:
 
     def _steps(self, folder: Path, request: ReportRequest) -> Generator[None, None, WrittenReport]:
         yield
-        assessment = assessmentFromTable(self._table)
+        assessment = yield from assessmentSteps(self._table)
         yield
         return (yield from report_steps(assessment, folder, request))
 

@@ -459,6 +459,8 @@ def _technique(assessment: Assessment, date: datetime, t: Texts) -> tuple[Entry,
         entries.append(Entry(t("Model '{role}'", role=model.get("role", "")), plain(text)))
     if not provenance.get("models"):
         entries.append(Entry(t("Model"), t("none: outlined or taken over by hand, or not recorded")))
+    if provenance.get("models") and provenance.get("edited"):
+        entries.append(Entry(t("Outlines"), t("edited by hand after the run")))
     devices = dict.fromkeys(str(model["device"]) for model in provenance.get("models", ()) if model.get("device"))
     if devices:
         entries.append(Entry(t("Device"), plain(", ".join(devices))))

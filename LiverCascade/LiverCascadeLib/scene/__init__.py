@@ -18,6 +18,7 @@ _HOMES = {
     "ReportNotes": "report_notes",
     "SegmentationSequence": "sequences",
     "assessmentFromTable": "assessment",
+    "assessmentSteps": "assessment",
     "centerOn": "views",
     "areCouinaudSegmentsShown": "couinaud",
     "couinaudFromSegmentation": "couinaud",

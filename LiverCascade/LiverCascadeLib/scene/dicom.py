@@ -22,7 +22,7 @@ from ..report.identity import StudyIdentity
 from ..result import LIVER_LABEL, Result
 from ..steps import exhausted
 from ..volume import Volume
-from .assessment import assessmentFromTable
+from .assessment import assessmentSteps
 from .couinaud import setCouinaudSegments
 from .lesion_table import LesionTable
 from .segmentations import segmentationFromResult
@@ -88,7 +88,7 @@ def exportDicomSteps(
             "DICOM objects have no slices to refer to. Import the series with the module DICOM and load it from there."
         )
     yield
-    assessment = assessmentFromTable(table)
+    assessment = yield from assessmentSteps(table)
     yield
     return (yield from export_steps(assessment, files, folder, generateUids))
 

@@ -14,7 +14,7 @@ from ..followup.comparison import Change, FollowUp, Track
 from ..followup.deformation import Deformation
 from ..followup.study import Study, study_of
 from ..followup.tables import CSV_COLUMNS, csv_rows
-from .assessment import assessmentFromTable
+from .assessment import assessmentSteps
 from .dicom import identityOfVolumeNode
 from .lesion_table import LesionTable
 from .volumes import matrixFromArray
@@ -55,7 +55,7 @@ def studySteps(table: LesionTable) -> Generator[None, None, Study]:
         InputError: the segmentation or the CT is gone, or one stands under a non-linear transform.
     """
     yield
-    assessment = assessmentFromTable(table)
+    assessment = yield from assessmentSteps(table)
     yield
     identity = identityOfVolumeNode(table.volumeNode)
     yield

@@ -131,21 +131,26 @@ class LesionTable:
         scene: slicer.vtkMRMLScene,
         result: Result | None = None,
     ) -> Generator[None, None, LesionTable]:
-        """:meth:`create` in short steps, at least one for each lesion."""
-        found = cls.find(segmentationNode)
+        """:meth:`create` in short steps, at least one for each lesion; closed early, it leaves no node behind."""
+        found, added = cls.find(segmentationNode), None
         if found is None:
-            tableNode = scene.AddNewNodeByClass("vtkMRMLTableNode", f"{segmentationNode.GetName()} lesions")
-            tableNode.SetNodeReferenceID(SEGMENTATION_ROLE, segmentationNode.GetID())
-            segmentationNode.SetNodeReferenceID(TABLE_ROLE, tableNode.GetID())
-            found = cls(tableNode, TableState())
-            placeBeside(segmentationNode, tableNode, scene)
+            added = scene.AddNewNodeByClass("vtkMRMLTableNode", f"{segmentationNode.GetName()} lesions")
+            added.SetNodeReferenceID(SEGMENTATION_ROLE, segmentationNode.GetID())
+            segmentationNode.SetNodeReferenceID(TABLE_ROLE, added.GetID())
+            found = cls(added, TableState())
+            placeBeside(segmentationNode, added, scene)
         if volumeNode is not None:
             found.tableNode.SetNodeReferenceID(VOLUME_ROLE, volumeNode.GetID())
-        if result is not None:
-            found._noteRun(result)
+        try:
+            if result is not None:
+                found._noteRun(result)
+                yield
+            yield from found.updateSteps()
             yield
-        yield from found.updateSteps()
-        yield
+        except BaseException:
+            if added is not None:
+                scene.RemoveNode(added)
+            raise
         if not segmentationNode.GetAttribute(ORIGINAL_ATTRIBUTE):
             segmentationNode.SetAttribute(ORIGINAL_ATTRIBUTE, found._fingerprint())
         return found
