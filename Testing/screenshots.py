@@ -31,11 +31,13 @@ def picture(user: User, name: str, folder: Path, height: int) -> None:
 
 
 def good_times(folder: Path, behavior: str | None) -> None:
-    """Fresh, findings, running, results."""
+    """Fresh, findings, running, results, sections."""
     import slicer
 
     standin = slicer_standin.install()
     try:
+        import qt
+
         user = User(standin, behavior)
         picture(user, "fresh", folder, 420)
         node = slicer.util.loadVolume(str(EXAMPLE))
@@ -62,7 +64,19 @@ def good_times(folder: Path, behavior: str | None) -> None:
                 user.panel.table.setReview(row.segmentId, review)
                 user.panel.table.setComment(row.segmentId, comment)
             standin.process(seconds=0.6)
-        picture(user, "results", folder, 680)
+        picture(user, "results", folder, 760)
+        for section in (user.ui.inputCollapsibleButton, user.ui.optionsCollapsibleButton):
+            section.collapsed = True
+        user.ui.couinaudCollapsibleButton.collapsed = False
+        user.click(slicer.util.findChild(user.widget.parent, "makeSegmentsButton"))
+        user.wait(lambda: bool(user.cells()) and all(cells[1] for cells in user.cells()))
+        kept = slicer.util.findChild(user.widget.parent, "segmentTable")
+        for row in range(1, 4):
+            kept.item(row, 0).setCheckState(qt.Qt.Checked)
+        picture(user, "segments", folder, 860)
+        user.ui.couinaudCollapsibleButton.collapsed = True
+        user.ui.reportCollapsibleButton.collapsed = user.ui.dicomCollapsibleButton.collapsed = False
+        picture(user, "report", folder, 860)
         user.panel.close()
     finally:
         standin.uninstall()

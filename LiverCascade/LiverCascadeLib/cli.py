@@ -7,11 +7,11 @@ import json
 import sys
 
 from . import __version__
-from .commands import batch, check, dicom, models, report, segment
+from .commands import batch, check, dicom, followup, models, report, segment
 from .commands.arguments import DESCRIPTION, EPILOG
 from .errors import EXIT_CANCELLED, EXIT_OUT_OF_RESOURCES, Cancelled, LiverCascadeError
 
-COMMANDS = (segment, batch, check, report, dicom, models)
+COMMANDS = (segment, batch, check, report, followup, dicom, models)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -262,21 +262,21 @@ def _rejected(assessment: Assessment, t: Texts) -> tuple[str, ...]:
 def _lesion_table(assessment: Assessment, t: Texts) -> Table:
     with_segments = assessment.couinaud is not None
     with_confidence = any(is_known(lesion.values.get("confidence")) for lesion in assessment.lesions)
-    columns = [Column(t("Lesion"), width=1.4)]
+    columns = [Column(t("Lesion"), width=1.25)]
     if with_segments:
         columns.append(Column(t("Segment"), width=1.1))
     columns += [
         Column(t("Axial diameters, mm"), True, 1.35),
-        Column(t("3D, mm"), True, 0.8),
-        Column(t("Volume, mL"), True, 0.95),
+        Column(t("3D, mm"), True, 0.75),
+        Column(t("Volume, mL"), True, 1.05),
         Column(t("HU, mean ± SD"), True, 1.1),
-        Column(t("Contrast, HU"), True, 1.05),
-        Column(t("To capsule, mm"), True, 0.95),
+        Column(t("Contrast, HU"), True, 1.25),
+        Column(t("To capsule, mm"), True, 1.15),
         Column(t("Slices"), True, 0.95),
     ]
     if with_confidence:
-        columns.append(Column(t("Confidence"), True, 1.1))
-    columns.append(Column(t("Remarks"), width=2.2))
+        columns.append(Column(t("Confidence"), True, 1.45))
+    columns.append(Column(t("Remarks"), width=1.6 if with_confidence else 2.2))
     rows = []
     for lesion in assessment.lesions:
         text = _texts_of(lesion, t)
