@@ -144,11 +144,7 @@ def table(results: dict[str, list[Run]]) -> str:
 
 def panel(scan: Path, runs: int, command_line: list[Run]) -> str:
     """Sentences on the panel: click to table, and how long the user interface waits, beside the command line."""
-    command = [sys.executable, str(ROOT / "Testing" / "panel_bench.py"), "--scan", str(scan), "--runs", str(runs)]
-    path = os.pathsep.join([str(ROOT / "LiverCascade"), str(ROOT / "Testing"), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path, "QT_QPA_PLATFORM": "offscreen"}
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    measured = json.loads(answer.stdout.splitlines()[-1])
+    measured = _measured_by("panel_bench.py", "--scan", str(scan), "--runs", str(runs))
     seconds = [run["seconds"] for run in measured]
     gaps = [run["gap_ms"] for run in measured]
     without_start = statistics.median(sum(run.stages.values()) - run.stages["load"] for run in command_line)
@@ -159,6 +155,36 @@ def panel(scan: Path, runs: int, command_line: list[Run]) -> str:
         f"loading. Longest gap between two ticks of a 20 ms timer meanwhile, mean of {len(gaps)} runs: "
         f"{statistics.mean(gaps):.0f} ms ({min(gaps):.0f}–{max(gaps):.0f})."
     )
+
+
+def _measured_by(script: str, *arguments: str) -> list[dict[str, float]]:
+    """What a benchmark in a process of its own prints: one dictionary for each run."""
+    path = os.pathsep.join([str(ROOT / "LiverCascade"), str(ROOT / "Testing"), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "QT_QPA_PLATFORM": "offscreen"}
+    command = [sys.executable, str(ROOT / "Testing" / script), *arguments]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def findings(runs: int) -> str:
+    """Sentences on what comes behind the segmentation."""
+    command = [sys.executable, str(ROOT / "Testing" / "findings_bench.py"), "--runs", str(runs)]
+    path = os.pathsep.join([str(ROOT / "LiverCascade"), str(ROOT / "Testing"), os.environ.get("PYTHONPATH", "")])
+    answer = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True
+    )
+    measured = json.loads(answer.stdout.splitlines()[-1])
+    titles = {
+        "measure": "all measurements",
+        "segments": "Couinaud segments, estimated",
+        "report": "report with 12 key images, HTML and PDF",
+        "dicom": "DICOM SEG and SR",
+    }
+    lines = ["| part | seconds |", "|---|---|"]
+    for key, title in titles.items():
+        values = [run[key] for run in measured]
+        lines.append(f"| {title} | {statistics.median(values):.1f} ({min(values):.1f}–{max(values):.1f}) |")
+    return "\n".join(lines)
 
 
 def machine() -> str:
@@ -203,6 +229,9 @@ def main() -> None:
                 panel_text = f"\n\n## The panel\n\nThrough the tests' stand-in for Slicer, on {name}: "
                 panel_text += panel(scan, options.runs, results[name])
                 print(panel_text, flush=True)
+    findings_text = "\n\n## Behind the segmentation\n\nA CT of 512×512×119 voxels with 30 lesions.\n\n"
+    findings_text += findings(options.runs)
+    print(findings_text, flush=True)
     text = (
         "# Benchmarks\n\n"
         "Made by `make bench`. Whole processes from files to files, start-up, import, reading and writing of all "
@@ -210,7 +239,7 @@ def main() -> None:
         "'Largest process' is the peak resident memory of the biggest process, 'all processes' that of the run "
         "together with the process that writes the scene (shared pages counted twice). Stages in seconds of wall "
         "clock; the rest of the total is start-up and exit.\n\n"
-        f"Machine: {machine()}.\n\n{table(results)}{panel_text}\n"
+        f"Machine: {machine()}.\n\n{table(results)}{panel_text}{findings_text}\n"
     )
     options.report.write_text(text, encoding="utf-8")
     print(f"The table is in {options.report}.")
