@@ -88,6 +88,7 @@ train-default: setup
 	step refine-priors "--start-from $(RUNS)/refine-tune --locate $(MODELS)/locate"; \
 	step refine-patchy "--start-from $(RUNS)/refine-priors --locate $(MODELS)/locate"; \
 	deliver refine-patchy refine; \
+	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 
 example: setup

@@ -56,9 +56,10 @@ def test_with_a_result_all_sections_are_there_and_folded(user):
 def test_segments_of_lesions_appear_in_the_table_and_in_the_report(user, tmp_path, monkeypatch):
     user.load()
     user.run()
-    assert {cells[1] for cells in user.cells()} == {""}
+    assert {cells[1] for cells in user.cells()} == {""} and user.ui.lesionTable.isColumnHidden(1)
     user.click(unfold(user, "couinaud", "makeSegmentsButton"))
     user.wait(lambda: all(cells[1] for cells in user.cells()))
+    assert not user.ui.lesionTable.isColumnHidden(1)
     import qt
     from LiverCascadeLib.panel.dialogs import Dialogs
 

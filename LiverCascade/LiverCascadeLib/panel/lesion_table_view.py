@@ -38,7 +38,7 @@ class LesionTableView:
         self._rows: list[LesionRow] = []
         table.setColumnCount(len(COLUMNS))
         table.setHorizontalHeaderLabels(
-            [_("Lesion"), _("Segment"), _("mL"), _("Long × short mm"), _("HU"), _("Review"), _("Comment")]
+            [_("Lesion"), _("Segment"), _("mL"), _("Axial mm"), _("HU"), _("Review"), _("Comment")]
         )
         table.verticalHeader().setVisible(False)
         header = table.horizontalHeader()
@@ -59,6 +59,7 @@ class LesionTableView:
         sameLesions = [row.segmentId for row in rows] == [row.segmentId for row in self._rows]
         selected = set() if sameLesions else set(self.selectedIds())
         blocked = self._table.blockSignals(True)
+        self._table.setColumnHidden(COLUMN_SEGMENT, not any(row.couinaud for row in rows))
         before, self._rows = self._rows, rows
         if not sameLesions:
             self._table.clearSelection()
