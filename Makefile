@@ -15,7 +15,7 @@ CONFIGS = LiverCascadeTraining/Resources/Configurations
 SAMPLE = LiverCascade/Resources/SampleData/synthetic_abdomen.nii.gz
 CPU_WHEELS = https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup demo test bench screenshots train-default example clean
+.PHONY: help setup demo test bench screenshots train-default train-small example clean
 
 help:
 	@echo "make setup           creates $(VENV) with everything in it (CPU=1: PyTorch without CUDA, much smaller)"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench           measures time and memory"
 	@echo "make screenshots     makes the pictures of the panel in Resources/Screenshots again"
 	@echo "make train-default   trains the embedded models again from DATA=$(DATA); stopped, it goes on where it was"
+	@echo "make train-small     walks from data sets to a trained cascade with small networks, in minutes"
 	@echo "make example         makes the embedded example again"
 	@echo "make clean           removes $(VENV), caches and $(OUT)"
 	@echo "PYTHON=path/to/python chooses the interpreter."
@@ -77,19 +78,27 @@ screenshots: setup
 train-default: setup
 	@set -e; \
 	train="$(BIN)/livercascade-train"; \
-	"$$train" prepare --data "$(DATA)" --cache "$(RUNS)/cases"; \
-	step() { "$$train" train "$(CONFIGS)/default-$$1.yaml" --cache "$(RUNS)/cases" --run "$(RUNS)/$$1" $$2; }; \
-	deliver() { "$$train" export "$(CONFIGS)/default-$$1.yaml" --run "$(RUNS)/$$1" --to "$(MODELS)/$$2" \
-	  --sources "$(CONFIGS)/default-sources.json"; }; \
-	step locate; \
+	"$$train" bodies --data "$(DATA)" --cache "$(RUNS)/cases"; \
+	step() { \
+	  role=$$1; name=$$2; shift 2; \
+	  "$$train" $$role "$(CONFIGS)/default-$$name.yaml" --bodies "$(RUNS)/cases" --run "$(RUNS)/$$name" \
+	    --accelerator cpu --no-export "$$@"; \
+	}; \
+	deliver() { \
+	  "$$train" export "$(RUNS)/$$1/$$2" --to "$(MODELS)/$$2" --sources "$(CONFIGS)/default-sources.json"; \
+	}; \
+	step locate locate; \
 	deliver locate locate; \
-	step refine; \
-	step refine-tune "--start-from $(RUNS)/refine"; \
-	step refine-priors "--start-from $(RUNS)/refine-tune --locate $(MODELS)/locate"; \
-	step refine-patchy "--start-from $(RUNS)/refine-priors --locate $(MODELS)/locate"; \
+	step refine refine; \
+	step refine refine-tune --start-from "$(RUNS)/refine/refine"; \
+	step refine refine-priors --start-from "$(RUNS)/refine-tune/refine" --locate "$(MODELS)/locate"; \
+	step refine refine-patchy --start-from "$(RUNS)/refine-priors/refine" --locate "$(MODELS)/locate"; \
 	deliver refine-patchy refine; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
+
+train-small: setup
+	"$(BIN)/python" Testing/training_walkthrough.py --layout lits --data "$(DATA)" --to "$(RUNS)/small"
 
 example: setup
 	"$(BIN)/livercascade-train" example --to LiverCascade/Resources/SampleData

@@ -52,7 +52,9 @@ def write_folders(folder: Path, count: int = 6) -> None:
         (folder / name).mkdir(parents=True)
     for number in range(count):
         write_labels(folder / "truth" / f"segmentation-{number}.nii.gz", truth(number), GRID)
-        write_labels(folder / "good" / f"case_{number}.nii.gz".replace("case_", "volume-"), prediction(number, 1, 0.2), GRID)
+        write_labels(
+            folder / "good" / f"case_{number}.nii.gz".replace("case_", "volume-"), prediction(number, 1, 0.2), GRID
+        )
         write_labels(folder / "poor" / f"volume-{number}_seg.nrrd", prediction(number, 3, 0.6, 0.8), GRID)
         noise = np.random.default_rng(number).normal(0, 15, SHAPE)
         hounsfield = (np.array([-80, 110, 60])[truth(number)] + noise).astype(np.int16)

@@ -64,5 +64,5 @@ def small_data(folder: Path, cases: int = 6, unlabeled: int = 0) -> DataPlaces:
     report = prepare(data, folder / "cache", settings, unlabeled=unlabeled > 0)
     assert not report.failed, report.as_text()
     studies = [study for study in find_studies(data) if study.label is not None]
-    make_split(studies, "70/10/20").save(folder / "split.json")
+    make_split(studies, "50/35/15").save(folder / "split.json")
     return DataPlaces(folder / "cache", folder / "split.json")

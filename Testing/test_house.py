@@ -280,7 +280,7 @@ def pyproject() -> dict:
 
 
 def test_every_python_package_is_installed():
-    found = {"LiverCascadeLib.Resources"}
+    found = {"LiverCascadeLib.Resources", "LiverCascadeTrainingLib.Resources"}
     for folder in (ENGINE, TRAINING):
         found |= {module_name(path) for path in files_below(folder) if path.name == "__init__.py"}
         homeless = {p.parent for p in files_below(folder) if p.suffix == ".py"} - {

@@ -1,45 +1,28 @@
-"""The training companion: samples, losses, configuration, the loop and its export."""
+"""The training companion: samples, losses, priors of synthetic bodies, and the embedded example."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import torch
 from LiverCascadeLib.geometry import Grid
-from LiverCascadeLib.models import load_manifest, load_network
+from LiverCascadeLib.models import load_manifest
 from LiverCascadeLib.volume import read_labels, write_labels
 from LiverCascadeTrainingLib import cli
 from LiverCascadeTrainingLib.anatomy import Tissue, invent_body, smooth_noise
 from LiverCascadeTrainingLib.cases import _save, load_cases
-from LiverCascadeTrainingLib.config import TrainingConfig, load_config
 from LiverCascadeTrainingLib.evaluation import compare, compare_files, dice, lesion_counts, surface_distance_95
-from LiverCascadeTrainingLib.export import export_model
 from LiverCascadeTrainingLib.lesions import LesionRanges, add_lesions
-from LiverCascadeTrainingLib.looks import LESION, LIVER, LIVER_OR_LESION
+from LiverCascadeTrainingLib.looks import LESION, LIVER, LIVER_OR_LESION, SampleSpec
 from LiverCascadeTrainingLib.losses import cascade_loss, soft_dice_loss
 from LiverCascadeTrainingLib.painting import blur, draw_palette
 from LiverCascadeTrainingLib.phantom import phantom_organs
 from LiverCascadeTrainingLib.priors import PriorBank, imitate_prior
 from LiverCascadeTrainingLib.samples import SampleSet
-from LiverCascadeTrainingLib.training import Trainer
 from tiny_models import save_model
 
 MOVED = np.array([[1.0, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-CONFIG = TrainingConfig(
-    model_id="test-refine",
-    title="test",
-    role="refine",
-    architecture="UNet",
-    arguments={"spatial_dims": 3, "in_channels": 2, "out_channels": 3, "channels": [4, 8], "strides": [2]},
-    spacing_mm=(2.0, 2.0, 3.0),
-    patch_size=(32, 32, 16),
-    steps=6,
-    checkpoint_every=2,
-    log_every=2,
-    real_share=0.5,
-    learning_rate=0.01,
-)
+SPEC = SampleSpec((2.0, 2.0, 3.0), (32, 32, 16), (-175.0, 250.0), with_prior=True, with_lesions=True, real_share=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +37,6 @@ def cache(tmp_path_factory):
     _save(folder, "healthy", "real", hu, liver, (2.0, 2.0, 2.0), True)
     _save(folder, "unknown", "real", hu, liver, (2.0, 2.0, 2.0), False)
     return folder
-
-
-def state_of(trainer):
-    return {name: tensor.clone() for name, tensor in trainer.average.state_dict().items()}
 
 
 def test_a_body_is_invented_around_the_organs_and_leaves_them_alone():
@@ -148,16 +127,16 @@ def test_no_lesions_where_there_is_no_liver():
 
 def test_a_sample_depends_on_seed_and_index_alone(cache):
     cases = load_cases(cache)
-    first, again = (SampleSet(cases, CONFIG.sample_spec(), seed=1) for _ in range(2))
+    first, again = (SampleSet(cases, SPEC, seed=1) for _ in range(2))
     for index in (0, 5, 17):
         a, b = first[index], again[index]
         assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
     assert not torch.equal(first[1][0], first[2][0])
-    assert not torch.equal(SampleSet(cases, CONFIG.sample_spec(), seed=2)[1][0], first[1][0])
+    assert not torch.equal(SampleSet(cases, SPEC, seed=2)[1][0], first[1][0])
 
 
 def test_samples_have_the_asked_shape_range_and_labels(cache):
-    samples = SampleSet(load_cases(cache), CONFIG.sample_spec(), seed=4)
+    samples = SampleSet(load_cases(cache), SPEC, seed=4)
     labels = set()
     for index in range(24):
         image, target = samples[index]
@@ -169,8 +148,8 @@ def test_samples_have_the_asked_shape_range_and_labels(cache):
 
 
 def test_a_locate_sample_has_one_channel_and_one_label(cache):
-    config = dataclasses.replace(CONFIG, role="locate", spacing_mm=(4.0, 4.0, 4.0))
-    samples = SampleSet(load_cases(cache), config.sample_spec(), seed=4)
+    spec = dataclasses.replace(SPEC, with_prior=False, with_lesions=False, spacing_mm=(4.0, 4.0, 4.0))
+    samples = SampleSet(load_cases(cache), spec, seed=4)
     seen = set()
     for index in range(12):
         image, target = samples[index]
@@ -218,19 +197,8 @@ def test_false_lesions_cost_more_when_they_are_weighed_and_unknown_ones_do_not()
     assert added(false, torch.full_like(target, LIVER_OR_LESION)) < 1e-3
 
 
-def test_a_run_can_start_from_the_weights_of_another(cache, tmp_path):
-    cases = load_cases(cache)
-    first = Trainer(CONFIG, cases, tmp_path / "first", workers=0)
-    first.train(until=2)
-    second = Trainer(CONFIG, cases, tmp_path / "second", workers=0, start_from=tmp_path / "first")
-    assert second.step == 0
-    assert all(torch.equal(t, state_of(second)[name]) for name, t in state_of(first).items())
-    with pytest.raises(FileNotFoundError, match="train that run first"):
-        Trainer(CONFIG, cases, tmp_path / "third", workers=0, start_from=tmp_path / "nowhere")
-
-
 def test_a_gentle_prior_is_nearly_right_and_a_harsh_one_is_not(cache):
-    spec = CONFIG.sample_spec()
+    spec = SPEC
     target = torch.zeros(16, 32, 32, dtype=torch.uint8)
     target[4:12, 8:24, 8:24] = LIVER
     shares = []
@@ -246,21 +214,11 @@ def test_a_gentle_prior_is_nearly_right_and_a_harsh_one_is_not(cache):
 
 
 @pytest.fixture(scope="module")
-def locate_folder(cache, tmp_path_factory):
-    """A locate model that was trained for a moment: what it says is poor, but it says something."""
-    config = dataclasses.replace(
-        CONFIG,
-        role="locate",
-        arguments={"spatial_dims": 3, "in_channels": 1, "out_channels": 2, "channels": [4, 8], "strides": [2]},
-        spacing_mm=(6.0, 6.0, 6.0),
-        patch_size=(32, 32, 32),
-        steps=30,
-    )
+def locate_folder(tmp_path_factory):
+    """A locate model; what it says does not matter where :class:`KnownLiver` stands in for it."""
     folder = tmp_path_factory.mktemp("locate")
-    trainer = Trainer(config, load_cases(cache), folder / "run", workers=0)
-    trainer.train()
-    export_model(trainer, folder / "locate", [])
-    return folder / "locate"
+    save_model(folder, "locate", spacing_mm=(6.0, 6.0, 6.0), patch_size=(32, 32, 32))
+    return folder
 
 
 class KnownLiver:
@@ -276,7 +234,7 @@ class KnownLiver:
 
 
 def test_priors_of_a_locate_model_follow_the_patch_through_the_case(cache, locate_folder, tmp_path):
-    cases, spec = load_cases(cache), CONFIG.sample_spec()
+    cases, spec = load_cases(cache), SPEC
     bank = PriorBank.fill(tmp_path / "priors", cases, KnownLiver(locate_folder), spec, variants=1, seed=7)
     assert all(bank.knows(case) for case in cases)
     case = cases[0]
@@ -295,7 +253,7 @@ def test_priors_of_a_locate_model_follow_the_patch_through_the_case(cache, locat
 
 
 def test_priors_are_made_once_and_are_the_same_each_time(cache, locate_folder, tmp_path):
-    cases, spec = load_cases(cache), CONFIG.sample_spec()
+    cases, spec = load_cases(cache), SPEC
     stage = KnownLiver(locate_folder)
     PriorBank.fill(tmp_path / "a", cases, stage, spec, variants=1, seed=7)
     files = sorted((tmp_path / "a").glob("*.npy"))
@@ -306,102 +264,6 @@ def test_priors_are_made_once_and_are_the_same_each_time(cache, locate_folder, t
     PriorBank.fill(tmp_path / "b", cases, stage, spec, variants=1, seed=7)
     for path in files:
         assert np.array_equal(np.load(path), np.load(tmp_path / "b" / path.name))
-
-
-def test_a_run_with_located_priors_trains_and_asks_for_the_locate_model(cache, locate_folder, tmp_path):
-    cases = load_cases(cache)
-    config = dataclasses.replace(CONFIG, located_share=1.0, located_looks=1, vessel_contrast_chance=1.0)
-    with pytest.raises(ValueError, match="--locate"):
-        Trainer(config, cases, tmp_path / "run", workers=0)
-    trainer = Trainer(config, cases, tmp_path / "run", workers=0, locate=locate_folder)
-    trainer.train(until=2)
-    assert trainer.step == 2
-    assert len(list((tmp_path / "run" / "priors").glob("*.npy"))) == 9
-
-
-def test_a_stopped_and_resumed_run_ends_with_the_same_weights(cache, tmp_path):
-    cases = load_cases(cache)
-    whole = Trainer(CONFIG, cases, tmp_path / "whole", workers=0)
-    whole.train()
-    first = Trainer(CONFIG, cases, tmp_path / "parts", workers=0)
-    first.train(until=3)
-    second = Trainer(CONFIG, cases, tmp_path / "parts", workers=1)
-    assert second.step == 3
-    second.train()
-    assert whole.step == second.step == 6
-    for name, tensor in state_of(whole).items():
-        assert torch.equal(tensor, state_of(second)[name]), name
-
-
-def test_training_lowers_the_loss_and_logs_to_tensorboard(cache, tmp_path):
-    config = dataclasses.replace(CONFIG, steps=40, batch_size=2, log_every=10, real_share=0.0, negative_share=0.0)
-    trainer = Trainer(config, load_cases(cache), tmp_path, workers=0)
-    # Judged on fixed samples: the loss of single steps depends on what each step happens to draw.
-    images, targets = (torch.stack(column) for column in zip(*(trainer.samples[n] for n in range(16)), strict=True))
-
-    def loss() -> float:
-        with torch.no_grad():
-            return float(cascade_loss(trainer.network(images), targets))
-
-    before = loss()
-    trainer.train()
-    assert loss() < before - 0.1
-    assert list((tmp_path / "tensorboard").glob("events.*"))
-
-
-def test_an_exported_run_loads_in_the_engine(cache, tmp_path):
-    trainer = Trainer(CONFIG, load_cases(cache), tmp_path / "run", workers=0)
-    trainer.train(until=2)
-    written = export_model(trainer, tmp_path / "model", ["made up for a test"], {"liver_dice": 0.5})
-    read = load_manifest(tmp_path / "model")
-    assert read == written
-    network = load_network(read)
-    x = torch.rand(1, 2, 16, 32, 32)
-    assert torch.allclose(network(x), trainer.average(x), atol=0.05)  # stored in half precision
-
-
-def write_yaml(path, **changes):
-    import yaml
-
-    content = {k: v for k, v in CONFIG.as_dict().items() if k not in ("exclude",)}
-    content.update(changes)
-    path.write_text(yaml.safe_dump(json.loads(json.dumps(content))))
-    return path
-
-
-def test_a_configuration_reads_back_the_same(tmp_path):
-    read = load_config(write_yaml(tmp_path / "c.yaml"))
-    assert read.as_dict() == {**CONFIG.as_dict(), "input_spacing_mm": read.as_dict()["input_spacing_mm"]}
-
-
-def test_an_unknown_setting_is_refused_with_the_nearest_known_one(tmp_path):
-    with pytest.raises(ValueError, match=r"'lerning_rate'.*'learning_rate'"):
-        load_config(write_yaml(tmp_path / "c.yaml", lerning_rate=1))
-
-
-def test_a_missing_setting_is_named(tmp_path):
-    path = tmp_path / "c.yaml"
-    path.write_text("model_id: x\n")
-    with pytest.raises(ValueError, match="architecture"):
-        load_config(path)
-
-
-def test_the_committed_configurations_are_valid():
-    from pathlib import Path
-
-    folder = Path(cli.__file__).parents[1] / "Resources" / "Configurations"
-    roles = [load_config(path).role for path in sorted(folder.glob("*.yaml"))]
-    assert roles == ["locate", "refine", "refine", "refine", "refine"]
-
-
-def test_the_command_line_trains_and_exports(cache, tmp_path, capsys):
-    config = write_yaml(tmp_path / "c.yaml", steps=2)
-    common = [str(config), "--run", str(tmp_path / "run")]
-    assert cli.main(["train", *common, "--cache", str(cache), "--workers", "0"]) == 0
-    assert cli.main(["export", *common, "--to", str(tmp_path / "model")]) == 0
-    assert load_manifest(tmp_path / "model").measured["training_steps"] == 2
-    assert cli.main(["train", *common, "--cache", str(tmp_path / "nothing")]) == 2
-    assert "prepare" in capsys.readouterr().err
 
 
 def test_evaluation_figures_match_a_case_counted_by_hand():

@@ -16,21 +16,23 @@ import numpy as np
 from . import __version__
 from .errors import ModelError
 from .findings import Finding, Severity
+from .gate import Gate
 from .geometry import Box, Grid, iter_resampled, resample
 from .lesions.confidence import confidences, evidence
-from .models import load_manifest
+from .models import Manifest, load_manifest
 from .postprocess import LESION_CLASS, CleanUp, clean, components
 from .predictor import NetworkPredictor, StagePredictor, choose_device
 from .preflight import judge_coverage, judge_orientation, preflight, settled
 from .progress import Progress
 from .resources import EMBEDDED_MODELS
-from .result import Lesion, Result, Uncertainty
+from .result import LIVER_LABEL, Lesion, Result, Uncertainty
 from .volume import Volume
 
 if TYPE_CHECKING:
     import torch
 
 AIR_HU = -1024
+GATE_MODES = ("off", "mark", "drop")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class Options:
         force: segment also where preflight says that the values are not those of a CT.
         thorough: windows overlap more, and mirrored copies are averaged along the axes that a model was trained for.
         uncertainty: also give the entropy of the probabilities, voxel by voxel.
+        gate: what happens to lesions where the folder of models holds a model 'classify' and that one finds the liver
+            free of lesions: 'mark' says so in a finding and lowers their confidence, 'drop' takes them away, 'off'
+            does not ask it. Without such a model nothing happens.
     """
 
     device: str = "auto"
@@ -58,36 +63,60 @@ class Options:
     force: bool = False
     thorough: bool = False
     uncertainty: bool = False
+    gate: str = "mark"
 
 
 @dataclass(frozen=True)
 class Cascade:
-    """One locate stage and the refine stage that works in its box."""
+    """One locate stage and the refine stage that works in its box; with a gate where there is a model for it."""
 
     locate: StagePredictor
     refine: StagePredictor
+    gate: Gate | None = None
 
 
 def load_cascade(models: Path | str | None, options: Options) -> Cascade:
     """Loads the models of a cascade.
 
     Args:
-        models: folder with the model folders ``locate`` and ``refine``; None takes the embedded default.
-        options: device and overlap.
+        models: folder with the model folders ``locate`` and ``refine``, and ``classify`` if there is to be a gate;
+            None takes the embedded default.
+        options: device, overlap and gate.
 
     Raises:
-        ModelError: a model is missing, altered or has the wrong role.
+        ModelError: a model is missing, altered or has the wrong role; also without a gate that is to drop lesions.
         ResourceError: a GPU was asked for and there is none.
     """
     folder = EMBEDDED_MODELS if models is None else Path(models)
     device = choose_device(options.device)
     stages = []
     for role in ("locate", "refine"):
-        manifest = load_manifest(folder / role)
-        if manifest.role != role:
-            raise ModelError(f"{folder / role} holds a model for the role {manifest.role!r}, expected {role!r}.")
+        manifest = _manifest_for(role, folder)
         stages.append(NetworkPredictor(manifest, device, options.overlap, thorough=options.thorough))
-    return Cascade(*stages)
+    return Cascade(*stages, _load_gate(folder, device, options.gate))
+
+
+def _manifest_for(role: str, folder: Path) -> Manifest:
+    manifest = load_manifest(folder / role)
+    if manifest.role != role:
+        raise ModelError(f"{folder / role} holds a model for the role {manifest.role!r}, expected {role!r}.")
+    return manifest
+
+
+def _load_gate(folder: Path, device: str, mode: str) -> Gate | None:
+    """The gate of a folder of models; None where there is none, or none is wanted."""
+    if mode not in GATE_MODES:
+        raise ModelError(f"The gate is {mode!r}, expected one of {', '.join(GATE_MODES)}.")
+    if mode == "off":
+        return None
+    if (folder / "classify").is_dir():
+        return Gate(_manifest_for("classify", folder), device)
+    if mode == "drop":
+        raise ModelError(
+            f"Lesions are to be dropped where a gate finds none, but {folder} holds no model 'classify'. Choose "
+            "models with one, or leave the gate off."
+        )
+    return None
 
 
 def segment(
@@ -142,8 +171,8 @@ def _segment(
         liver_volume_ml=liver_ml,
         findings=tuple(found.findings),
         timings=progress.timings,
-        provenance=_provenance(cascade, options, identity.result()),
-        confidences=confidences(found.evidence, cascade.refine.manifest.calibration),
+        provenance={**_provenance(cascade, options, identity.result()), **found.gate},
+        confidences=_lowered(confidences(found.evidence, cascade.refine.manifest.calibration), found.gate),
         evidence=found.evidence,
         uncertainty=found.uncertainty,
     )
@@ -158,6 +187,7 @@ class _Found:
     lesions: tuple[Lesion, ...] = ()
     evidence: dict[int, dict[str, float]] = field(default_factory=dict)
     uncertainty: Uncertainty | None = None
+    gate: dict[str, Any] = field(default_factory=dict)
 
 
 def _nothing(volume: Volume, findings: list[Finding], uncertainty: Uncertainty | None = None) -> _Found:
@@ -191,10 +221,42 @@ def _segment_ct(
     part, lesions = clean(fused.classes, crop, limits, fused.lesion)
     if not part.any():
         return _nothing(volume, [*findings, _no_liver(options)], uncertainty)
+    said, doubts = _ask_gate(volume, located, cascade.gate, options) if lesions else ({}, [])
+    findings = [*findings, *doubts]
+    if doubts and options.gate == "drop":
+        part, lesions = np.minimum(part, LIVER_LABEL), ()
     features = _evidence(part, fused, crop) if lesions else {}
     labels, lesions = _paste(part, lesions, box, volume.grid)
     findings = list(settled(findings, judge_coverage(labels, volume.grid)))
-    return _Found(labels, findings, lesions, features, uncertainty)
+    return _Found(labels, findings, lesions, features, uncertainty, said)
+
+
+def _ask_gate(
+    volume: Volume, located: Located, gate: Gate | None, options: Options
+) -> tuple[dict[str, Any], list[Finding]]:
+    """What the gate says of the liver, for the provenance, and a finding where it sees no lesion."""
+    if gate is None or options.gate == "off":
+        return {}, []
+    probability = gate.probability(volume.array, volume.grid, located.probability, located.grid, located.box)
+    said = {"gate": {"mode": options.gate, "probability": probability, "threshold": gate.threshold}}
+    if probability >= gate.threshold:
+        return said, []
+    figures = f"(score {probability:.2f}, threshold {gate.threshold:.2f})"
+    if options.gate == "drop":
+        text = f"The lesions were dropped, because the gate takes this liver for free of lesions {figures}. "
+    else:
+        text = f"The gate takes this liver for free of lesions {figures}: the lesions may be false. "
+    # A finding that shows what an automatic rule did has to be seen.
+    return said, [Finding("gate-sees-no-lesion", Severity.WARNING, text + "Look at the liver yourself.")]
+
+
+def _lowered(found: dict[int, float], said: dict[str, Any]) -> dict[int, float]:
+    """Confidences times how far the gate's score is below its threshold; as they are where it is not below."""
+    gate = said.get("gate")
+    if gate is None or gate["probability"] >= gate["threshold"]:
+        return found
+    share = gate["probability"] / gate["threshold"]
+    return {number: confidence * share for number, confidence in found.items()}
 
 
 @dataclass(frozen=True)
@@ -394,7 +456,7 @@ def _provenance(cascade: Cascade, options: Options, identity: dict[str, Any]) ->
             "overlap": getattr(stage, "overlap", None),
             "forward_seconds": round(getattr(stage, "forward_seconds", 0.0), 3),
         }
-        for stage in (cascade.locate, cascade.refine)
+        for stage in (cascade.locate, cascade.refine, *([] if cascade.gate is None else [cascade.gate]))
     ]
     return {
         "models": models,

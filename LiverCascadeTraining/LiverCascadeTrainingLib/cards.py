@@ -12,6 +12,7 @@ CARD = "MODEL_CARD.md"
 _PURPOSE = {
     "locate": "Finds the liver on a whole CT at low resolution, so that a refine model can work inside its box.",
     "refine": "Segments liver and lesions inside the box that a locate model found.",
+    "classify": "Says whether a located liver holds lesions at all, as a gate for what a refine model finds in it.",
 }
 _FEATURES = {
     "mean_logit": "mean probability of lesion, as a logit",

@@ -116,6 +116,12 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
         help="a lesion is dropped when it is below both limits (default 65 mm³, a sphere of 5 mm)",
     )
     parser.add_argument(
+        "--gate",
+        choices=("off", "mark", "drop"),
+        default="mark",
+        help="what happens to lesions where a model 'classify' takes the liver for healthy (default: mark)",
+    )
+    parser.add_argument(
         "--uncertainty", action="store_true", help="write how undecided the networks were in each voxel"
     )
     parser.add_argument(
@@ -136,6 +142,7 @@ def choices(options: argparse.Namespace) -> Options:
         force=options.force,
         thorough=options.thorough,
         uncertainty=options.uncertainty,
+        gate=options.gate,
         clean_up=CleanUp(int(options.min_lesion_voxels), options.min_lesion_mm3),
     )
 

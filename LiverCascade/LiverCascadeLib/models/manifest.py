@@ -14,8 +14,11 @@ from .networks import ARCHITECTURES
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-ROLES = ("locate", "refine")
+ROLES = ("locate", "refine", "classify")
 INPUTS = ("ct", "liver_probability")
+# Channels of a classify model, and what its 'gate' says of how it is to be used.
+CLASSES = {"no_lesion": 0, "lesion": 1}
+MASKS, LEVELS = ("soft", "binary"), ("slice", "case")
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,14 @@ class Manifest:
 
     Attributes:
         id: unique name, stays with the weights for ever.
-        role: 'locate' (whole volume, low resolution) or 'refine' (inside the liver's box).
+        role: 'locate' (whole volume, low resolution), 'refine' (inside the liver's box) or 'classify' (whether the
+            located liver holds lesions, see :mod:`..gate`).
         title: name shown to the user.
         architecture: name from the allow-list of :mod:`.networks`.
         arguments: keyword arguments of the architecture; plain JSON values.
         inputs: what the channels hold, in order: 'ct' and, for refine models, 'liver_probability'.
         labels: channel of the softmax output by name; 'background' is 0, 'liver' is the parenchyma where there is also
-            a 'lesion' channel.
+            a 'lesion' channel. For classify models :data:`CLASSES`.
         spacing_mm: voxel spacing of the network's grid along (R, A, S).
         patch_size: voxels of the sliding window along (R, A, S).
         window_hu: (low, high); HU are clipped to it and scaled to 0…1, so that air is 0.
@@ -45,6 +49,8 @@ class Manifest:
         weights_sha256: hexadecimal digest of that file.
         calibration: refine models: how sure the model is of a lesion, see :class:`.calibration.Calibration`; None
             where that was not found out, and then lesions have no confidence.
+        gate: classify models: 'mask' ('soft' or 'binary'), 'level' ('slice' or 'case'), 'context' (slices on either
+            side of each), 'top' (so many highest slices make the liver's figure) and 'threshold'. Empty for others.
         version, license, training_data, measured, intended_use: for people; shown in the panel and in reports.
         folder: where the manifest was read from.
     """
@@ -72,6 +78,7 @@ class Manifest:
     training_data: tuple[str, ...] = ()
     measured: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    gate: dict[str, Any] = field(default_factory=dict)
     folder: Path = field(default=Path("."), compare=False)
 
     @property
@@ -83,6 +90,8 @@ class Manifest:
         """The content of ``manifest.json``."""
         content = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "folder"}
         content["calibration"] = None if self.calibration is None else self.calibration.as_dict()
+        if not self.gate:
+            del content["gate"]
         return {"schema_version": SCHEMA_VERSION, **content}
 
     def save(self, folder: Path) -> None:
@@ -136,10 +145,28 @@ def _problems(content: Any):
     for name, (accepts, expected) in _RULES.items():
         if name in content and not accepts(content[name]):
             yield f"{name} is {content[name]!r}, expected {expected}"
+    yield from _gate_problems(content)
     calibration = content.get("calibration")
     yield from calibrations.problems(calibration)
     if isinstance(calibration, dict) and calibration.get("weights_sha256") != content.get("weights_sha256"):
         yield "calibration belongs to other weights than weights_sha256 names: calibrate the model again"
+
+
+def _gate_problems(content: dict[str, Any]):
+    """Yields what does not go together in a classify model, or should not be in another."""
+    gate, classifies = content.get("gate", {}), content.get("role") == "classify"
+    if classifies and content.get("labels") != CLASSES:
+        yield f"labels are {content.get('labels')!r}, expected {CLASSES!r} for the role 'classify'"
+    if not classifies and (gate or content.get("labels") == CLASSES):
+        yield f"gate and the labels {', '.join(CLASSES)} are for the role 'classify' only"
+    if not classifies:
+        return
+    if not isinstance(gate, dict) or set(gate) != set(_GATE_RULES):
+        yield f"gate is {gate!r}, expected an object with {', '.join(_GATE_RULES)}"
+        return
+    for name, (accepts, expected) in _GATE_RULES.items():
+        if not accepts(gate[name]):
+            yield f"gate.{name} is {gate[name]!r}, expected {expected}"
 
 
 def _is_numbers(value: Any, count: int, low: float, whole: bool = False) -> bool:
@@ -184,7 +211,10 @@ _RULES = {
         lambda v: isinstance(v, list) and v[:1] == ["ct"] and all(i in INPUTS for i in v) and len(set(v)) == len(v),
         f"a list that begins with 'ct', of {', '.join(INPUTS)}",
     ),
-    "labels": (_is_labels, "an object with background = 0, liver, and consecutive channel numbers"),
+    "labels": (
+        lambda v: _is_labels(v) or v == CLASSES,
+        "an object with background = 0, liver, and consecutive channel numbers",
+    ),
     "spacing_mm": (lambda v: _is_numbers(v, 3, 0), "three positive numbers in mm along R, A, S"),
     "patch_size": (lambda v: _is_numbers(v, 3, 7, whole=True), "three whole numbers of at least 8 voxels"),
     "window_hu": (lambda v: _is_numbers(v, 2, -5000) and v[0] < v[1], "two rising numbers in HU"),
@@ -206,4 +236,11 @@ _RULES = {
     ),
     "training_data": (lambda v: isinstance(v, list) and all(isinstance(t, str) for t in v), "a list of texts"),
     "measured": (lambda v: isinstance(v, dict), "an object"),
+}
+_GATE_RULES = {
+    "mask": (lambda v: v in MASKS, f"one of {', '.join(MASKS)}"),
+    "level": (lambda v: v in LEVELS, f"one of {', '.join(LEVELS)}"),
+    "context": (lambda v: _is_numbers([v], 1, -1, whole=True), "a whole number, not negative"),
+    "top": (lambda v: _is_numbers([v], 1, 0, whole=True), "a whole number of at least 1"),
+    "threshold": (lambda v: _is_numbers([v], 1, -1e-9) and v <= 1, "a number from 0 to 1"),
 }

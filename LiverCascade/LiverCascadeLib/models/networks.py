@@ -29,6 +29,7 @@ ARCHITECTURES = {
     "AttentionUnet": ("monai.networks.nets.attentionunet", "AttentionUnet"),
     "UNETR": ("monai.networks.nets.unetr", "UNETR"),
     "SwinUNETR": ("monai.networks.nets.swin_unetr", "SwinUNETR"),
+    "ResNet": ("monai.networks.nets.resnet", "ResNet"),
     "TrilinearUNet": (f"{_OWN}.trilinear", "TrilinearUNet"),
     "TransUNet": (f"{_OWN}.hybrid", "TransUNet"),
     "FCN": (f"{_OWN}.planar", "FCN"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import io
 import itertools
@@ -15,46 +14,12 @@ from LiverCascadeLib.errors import ResourceError
 
 from ..names import SettingError
 from .callbacks import METRICS, read_metrics
-from .config import config_from
+from .config import changed, config_from
 from .fit import Machine, fit
 from .pictures import write_bytes
 from .sources import DataPlaces
 
 TABLE = "ablation"
-
-
-def changes_from(texts: Sequence[str]) -> dict[str, list[Any]]:
-    """Settings and their values from 'setting=value|value'; values are read as YAML.
-
-    Raises:
-        SettingError: a text of another form.
-    """
-    import yaml
-
-    grid: dict[str, list[Any]] = {}
-    for text in texts:
-        name, sign, values = text.partition("=")
-        if not sign or not name or not values:
-            raise SettingError(f"The change {text!r} is not of the form setting=value|value.")
-        try:
-            grid[name.strip()] = [yaml.safe_load(value) for value in values.split("|")]
-        except yaml.YAMLError as error:
-            raise SettingError(f"The values of {name} cannot be read: {error}.") from None
-    return grid
-
-
-def changed(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration's plain values with dotted settings replaced; empty sections are made."""
-    result = copy.deepcopy(dict(content))
-    for name, value in changes.items():
-        *sections, key = name.split(".")
-        place = result
-        for section in sections:
-            place = place.setdefault(section, {})
-            if not isinstance(place, dict):
-                raise SettingError(f"{name} lies in no section of settings.")
-        place[key] = value
-    return result
 
 
 def ablate(

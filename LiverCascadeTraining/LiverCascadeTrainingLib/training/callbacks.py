@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from .config import RunConfig
@@ -78,7 +78,18 @@ class StopOnWish(Callback):
             trainer.save_checkpoint(self.file.parent / CHECKPOINTS / LAST)
             if trainer.is_global_zero:
                 self.file.unlink(missing_ok=True)
-            raise KeyboardInterrupt
+            # The way by which a run ends that reached its last step: nothing is validated that would not be later.
+            trainer.fit_loop.epoch_loop.max_steps = trainer.global_step
+
+
+class Bar(TQDMProgressBar):
+    """A progress bar for each epoch, with loss and Dice."""
+
+    def get_metrics(self, trainer: lightning.Trainer, module: Any) -> dict[str, Any]:
+        """What stands behind the bar."""
+        metrics = super().get_metrics(trainer, module)
+        metrics.pop("v_num", None)
+        return {**metrics, **{name: f"{value:.3g}" for name, value in module.parts.items() if name == "loss"}}
 
 
 class Figures(Callback):
@@ -167,7 +178,7 @@ class Figures(Callback):
         with self.path.open("a", encoding="utf-8", newline="") as stream:
             writer = csv.DictWriter(stream, self.COLUMNS, extrasaction="ignore", lineterminator="\n")
             shown = {name: f"{value:.6g}" for name, value in row.items()}
-            writer.writerow({"step": step, "epoch": trainer.current_epoch, **shown})
+            writer.writerow({"step": step, "epoch": (step - 1) // self.config.validation.every, **shown})
         if not self.quiet:
             text = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
             print(f"step {step}/{self.config.training.steps}: {text}", flush=True)
@@ -200,4 +211,6 @@ def keep_best(folder: Path, config: RunConfig) -> ModelCheckpoint:
 
 def stop_early(config: RunConfig) -> EarlyStopping:
     """Stops when nothing gets better for a while."""
-    return EarlyStopping("dice", patience=config.validation.patience, mode="max", verbose=False)
+    # Decided with the validation, before the state is saved: a resumed run knows that it was stopped.
+    patience = config.validation.patience
+    return EarlyStopping("dice", patience=patience, mode="max", verbose=False, check_on_train_epoch_end=False)

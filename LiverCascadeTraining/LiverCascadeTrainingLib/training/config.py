@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -453,3 +454,57 @@ def load_run_config(path: Path | str) -> RunConfig:
         return config_from(read_yaml(path))
     except SettingError as error:
         raise SettingError(f"{path}: {error}") from None
+
+
+def changes_from(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """Settings and their values from 'setting=value|value'; values are read as YAML.
+
+    Raises:
+        SettingError: a text of another form.
+    """
+    import yaml
+
+    grid: dict[str, list[Any]] = {}
+    for text in texts:
+        name, sign, values = text.partition("=")
+        if not sign or not name or not values:
+            raise SettingError(f"The change {text!r} is not of the form setting=value|value.")
+        try:
+            grid[name.strip()] = [yaml.safe_load(value) for value in values.split("|")]
+        except yaml.YAMLError as error:
+            raise SettingError(f"The values of {name} cannot be read: {error}.") from None
+    return grid
+
+
+def changed(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's plain values with dotted settings replaced; empty sections are made."""
+    result = copy.deepcopy(dict(content))
+    for name, value in changes.items():
+        *sections, key = name.split(".")
+        place = result
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise SettingError(f"{name} lies in no section of settings.")
+        place[key] = value
+    return result
+
+
+def changed_config(path: Path | str, changes: Sequence[str]) -> RunConfig:
+    """Reads a YAML configuration, and changes single settings.
+
+    Args:
+        path: the file.
+        changes: 'setting=value' each.
+
+    Raises:
+        InputError: it cannot be read.
+        SettingError: a setting that cannot be used.
+    """
+    if not changes:
+        return load_run_config(path)
+    values = changes_from(changes)
+    several = [name for name, entries in values.items() if len(entries) > 1]
+    if several:
+        raise SettingError(f"{', '.join(several)} has several values; a run takes one. 'ablate' tries several.")
+    return config_from(changed(read_yaml(path), {name: entries[0] for name, entries in values.items()}))

@@ -11,18 +11,27 @@ from typing import Any
 
 import lightning
 import torch
-from LiverCascadeLib.errors import InputError, ResourceError
 from lightning.pytorch.loggers import TensorBoardLogger
+from LiverCascadeLib.errors import InputError, ResourceError
 from torch.utils.data import DataLoader
 
 from ..data.patches import PatchDataset
-from .callbacks import Figures, KeepLast, StopOnWish, WholeFileCheckpoints, keep_best, stop_early
+from .callbacks import Bar, Figures, KeepLast, StopOnWish, WholeFileCheckpoints, keep_best, stop_early
 from .config import PRECISIONS, RunConfig
 from .module import SegmentationModule
 from .record import RunFolder
 from .sources import DataPlaces, PairedDataset, Sources, StepSampler
 
 TENSORBOARD = "tensorboard"
+_HINTS = (
+    ".*does not have many workers.*",
+    ".*resuming from a checkpoint that ended before.*",
+    ".*Checkpoint directory.*",
+    ".*in eval mode at the start.*",
+    ".*You have overridden `transfer.*",
+    ".*is smaller than the logging interval.*",
+    ".*LeafSpec.*",
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Machine:
         nodes: number of nodes; each starts the same command with Lightning's variables (MASTER_ADDR, NODE_RANK).
         workers: processes that make samples, per device.
         strategy: of Lightning; None takes 'ddp' where there is more than one device.
+        look_on_device: samples of prepared data get their look on the network's device rather than in the workers;
+            None does so on a GPU. Mixed sources, and those with unlabeled samples, are always finished by workers.
         progress: show a progress bar.
         quiet: print nothing.
     """
@@ -44,6 +55,7 @@ class Machine:
     nodes: int = 1
     workers: int = 1
     strategy: str | None = None
+    look_on_device: bool | None = None
     progress: bool = False
     quiet: bool = False
 
@@ -75,7 +87,9 @@ class RunData(lightning.LightningDataModule):
         sampler = StepSampler(passes, section.batch_size, trainer.global_rank, trainer.world_size)
         sampler.passes_done = lambda: trainer.global_step * section.accumulate
         data = self.sources.train
-        raw = isinstance(data, PatchDataset) and trainer.strategy.root_device.type == "cuda"
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        wish = self.machine.look_on_device
+        raw = isinstance(data, PatchDataset) and (on_gpu if wish is None else wish)
         if isinstance(data, PatchDataset):
             data.raw = raw
         workers = self.machine.workers
@@ -87,13 +101,15 @@ class RunData(lightning.LightningDataModule):
             prefetch_factor=3 if workers else None,
             persistent_workers=False,
             worker_init_fn=_one_thread if workers else None,
-            pin_memory=trainer.strategy.root_device.type == "cuda" and not raw,
+            pin_memory=on_gpu and not raw,
         )
 
-    def val_dataloader(self) -> list | DataLoader:
+    def val_dataloader(self) -> DataLoader:
         """Numbers of validation cases, shared out among the processes."""
-        numbers = range(self.trainer.global_rank, len(self.sources.validation), self.trainer.world_size)
-        return DataLoader(list(numbers), batch_size=1)
+        rank, world, count = self.trainer.global_rank, self.trainer.world_size, len(self.sources.validation)
+        # Every process gets as many; -1 is no case.
+        numbers = [n if n < count else -1 for n in range(rank, count + -count % world, world)]
+        return DataLoader(numbers, batch_size=1)
 
 
 def _one_thread(worker: int) -> None:
@@ -124,6 +140,7 @@ def fit(
     Raises:
         InputError: data or run folder do not fit the configuration.
         ResourceError: a GPU was asked for and there is none.
+        KeyboardInterrupt: the user pressed Ctrl+C; the last checkpoint stays.
     """
     machine = machine or Machine()
     accelerator = machine.chosen()
@@ -140,20 +157,30 @@ def fit(
     if resumed is None and start_from is not None:
         load_average(module, start_from)
     module.arrange()
-    step = torch.load(resumed, map_location="cpu", weights_only=False)["global_step"] if resumed else 0
+    step, ended = _state_of(resumed) if resumed else (0, False)
     end = config.training.steps if until is None else min(until, config.training.steps)
     module.stopped_at, module.leads = step, first
-    if step >= end:
+    if ended or step >= end:
         if resumed:
             load_checkpoint(module, resumed)
         return module
     trainer = _trainer(config, run.path, machine, accelerator, end, step, bool(sources.validation))
     try:
         trainer.fit(module, datamodule=RunData(config, sources, machine), ckpt_path=resumed, weights_only=False)
-    except KeyboardInterrupt:
-        pass
+    except SystemExit as end:
+        # Lightning's answer to Ctrl+C; the command line has its own.
+        if isinstance(end.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     module.stopped_at = trainer.global_step
     return module
+
+
+def _state_of(checkpoint: Path) -> tuple[int, bool]:
+    """Step of a checkpoint, and whether the run was stopped early there."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=False)
+    ended = any(values.get("stopped_epoch") for values in state["callbacks"].values() if isinstance(values, dict))
+    return int(state["global_step"]), ended
 
 
 def _trainer(
@@ -162,6 +189,8 @@ def _trainer(
     section = config.training
     many = machine.devices * machine.nodes > 1
     callbacks: list[Any] = [Figures(folder, config, machine.quiet)]
+    if machine.progress:
+        callbacks.append(Bar())
     if validated:
         callbacks.append(keep_best(folder, config))
         if config.validation.patience:
@@ -175,6 +204,8 @@ def _trainer(
         strategy=machine.strategy or ("ddp" if many else "auto"),
         precision=PRECISIONS[section.precision],
         max_steps=end,
+        # The steps alone say where the end is: Lightning counts an epoch anew that it resumes at its end.
+        max_epochs=-1,
         accumulate_grad_batches=section.accumulate,
         deterministic=section.deterministic,
         benchmark=not section.deterministic,
@@ -195,8 +226,7 @@ def _hush() -> None:
     """Lightning's hints are about things that are decided here on purpose."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for text in (".*does not have many workers.*", ".*resuming from a checkpoint that ended before.*",
-                 ".*Checkpoint directory.*", ".*in eval mode at the start.*", ".*You have overridden `transfer.*", ".*LeafSpec.*", ".*lr_scheduler.step.*", ".*isinstance.*TreeSpec.*"):  # fmt: skip
+    for text in _HINTS:
         warnings.filterwarnings("ignore", text)
 
 

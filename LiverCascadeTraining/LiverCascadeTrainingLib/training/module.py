@@ -61,7 +61,9 @@ class SegmentationModule(lightning.LightningModule):
         optimizer = build_optimizer(
             self.config.optimizer.name, self.network.parameters(), **self.config.optimizer.arguments
         )
-        schedule = build_schedule(self.config.schedule.name, self.config.training.steps, **self.config.schedule.arguments)
+        schedule = build_schedule(
+            self.config.schedule.name, self.config.training.steps, **self.config.schedule.arguments
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule.scheduler(optimizer), "interval": "step"},
@@ -83,7 +85,9 @@ class SegmentationModule(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Dropout and disturbances depend on seed, pass and process alone: a resumed run draws the same."""
-        torch.manual_seed((self.config.training.seed * 1_000_003 + self.trainer.fit_loop.total_batch_idx) * 64 + self.global_rank)
+        torch.manual_seed(
+            (self.config.training.seed * 1_000_003 + self.trainer.fit_loop.total_batch_idx) * 64 + self.global_rank
+        )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> torch.Tensor:
         """The loss of one pass."""
@@ -146,7 +150,9 @@ class SegmentationModule(lightning.LightningModule):
         self._judge = Judge(self.config, self.average, str(self.device))
 
     def validation_step(self, number: torch.Tensor, batch_idx: int) -> None:
-        """Segments one whole case."""
+        """Segments one whole case; a negative number is none."""
+        if int(number) < 0:
+            return
         case = self.sources.validation[int(number)]
         labels = self._judge.labels_of(case)
         self.validated.append(self._judge.score(case, labels))

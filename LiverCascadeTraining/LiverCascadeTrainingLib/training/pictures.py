@@ -14,7 +14,12 @@ from ..data.layouts import LESION
 
 SWEEP_SLICES = 24
 # Truth light, what was found strong.
-COLORS = {"true liver": (120, 200, 255), "true lesion": (255, 190, 120), "liver": (0, 110, 255), "lesion": (230, 30, 30)}
+COLORS = {
+    "true liver": (120, 200, 255),
+    "true lesion": (255, 190, 120),
+    "liver": (0, 110, 255),
+    "lesion": (230, 30, 30),
+}
 
 
 def edges(mask: np.ndarray) -> np.ndarray:

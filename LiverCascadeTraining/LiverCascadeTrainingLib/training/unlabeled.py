@@ -1,4 +1,4 @@
-"""What can be learned from CTs without labels: agreement with the averaged weights, or their sure answers as labels."""
+"""What CTs without labels can teach: agreement with the averaged weights, or their sure answers as labels."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Whether a liver holds lesions: networks that see the liver through a soft or a binary mask, and their comparison."""

@@ -1,0 +1,1 @@
+"""The commands of ``livercascade-train``, one file each."""
