@@ -15,12 +15,13 @@ CONFIGS = LiverCascadeTraining/Resources/Configurations
 SAMPLE = LiverCascade/Resources/SampleData/synthetic_abdomen.nii.gz
 CPU_WHEELS = https://download.pytorch.org/whl/cpu
 
-.PHONY: help setup demo test bench screenshots train-default train-small example clean
+.PHONY: help setup demo test test-long bench screenshots train-default train-small example clean
 
 help:
 	@echo "make setup           creates $(VENV) with everything in it (CPU=1: PyTorch without CUDA, much smaller)"
 	@echo "make demo            segments the embedded example; CT=path/to/ct.nii.gz takes your own, OUT=folder"
 	@echo "make test            style checks and the test suite with coverage of the engine"
+	@echo "make test-long       every network and every loss learns two cases by heart, runs are killed ten times; minutes"
 	@echo "make bench           measures time and memory"
 	@echo "make screenshots     makes the pictures of the panel in Resources/Screenshots again"
 	@echo "make train-default   trains the embedded models again from DATA=$(DATA); stopped, it goes on where it was"
@@ -67,7 +68,10 @@ demo: setup
 test: setup
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
-	"$(BIN)/python" -m pytest --cov --cov-report=term --cov-fail-under=90
+	"$(BIN)/python" -m pytest -m "not long" --cov --cov-report=term --cov-fail-under=90
+
+test-long: setup
+	"$(BIN)/python" -m pytest -m long
 
 bench: setup
 	"$(BIN)/python" Testing/bench.py

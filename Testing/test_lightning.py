@@ -521,7 +521,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return torch.load(folder / "locate" / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_ten_times_at_random_steps_a_run_ends_with_the_same_weights(places, tmp_path):
     training = {"steps": 400, "checkpoint_every": 7, "log_every": 10}
     content = small_content(training=training, validation={"every": 50})
@@ -585,7 +585,7 @@ def test_two_processes_give_the_validation_figures_of_one(places, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["lits", "msd"])
+@pytest.mark.parametrize("layout", ["lits", pytest.param("msd", marks=pytest.mark.long)])
 def test_the_documented_sequence_leads_from_a_download_to_a_judged_model(layout, tmp_path):
     from training_walkthrough import walk
 

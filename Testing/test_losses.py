@@ -302,7 +302,7 @@ def test_unknown_losses_and_settings_out_of_range_are_refused(name, settings, te
         build_loss(name, **settings)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_has_a_network_learn_two_cases_by_heart(name):
     learned = learn_preset("unet", name)

@@ -324,7 +324,7 @@ def test_the_table_of_networks_is_measured_by_a_script():
     assert 7 < figures[0] < 9 and figures[1] > 0.03
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_network_learns_two_cases_by_heart(name):
     needs_packages(name)
@@ -333,7 +333,7 @@ def test_every_network_learns_two_cases_by_heart(name):
     assert learned.losses[-1] < 0.8 * learned.losses[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_multi_level_network_learns_segments_from_the_one_case_that_has_them():
     torch.manual_seed(0)
     batch = two_cases(TINY["multi-level"].patch_size)
