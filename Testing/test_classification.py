@@ -186,7 +186,7 @@ def test_the_committed_configurations_are_valid_and_may_be_written_out_in_full(t
 def test_every_resnet_gives_two_logits_for_slices_and_for_cases(name, level):
     from LiverCascadeLib.models import build_network
 
-    config = small(level=level, network={"name": name, "width": 2, "context": 1})
+    config = small(level=level, network={"name": name, "width": 2, "context": 1, "fine": name == "resnet10"})
     network = build_network(*config.architecture()).eval()
     image = torch.zeros((2, 3, 32, 40) if level == "slice" else (2, 1, 12, 32, 40))
     assert network(image).shape == (2, 2)
