@@ -25,10 +25,10 @@ from LiverCascadeLib.cascade import Options, load_cascade, segment
 from LiverCascadeLib.errors import InputError, MissingPackageError, ModelError, OutputError, WorkerCrashed
 from LiverCascadeLib.geometry import Grid
 from LiverCascadeLib.report.files import RESULT_FILE
-from LiverCascadeLib.report.overview import Rendering
 from LiverCascadeLib.studies import find_studies, is_label_map
 from LiverCascadeLib.volume import read_labels, write_labels
 from LiverCascadeLib.worker_client import WorkerClient
+from no_scene import NoScene
 from tiny_models import save_pair
 
 SCRIPT = Path(batch.__file__).resolve().parents[1] / "Scripts" / "segment_folder.py"
@@ -39,28 +39,6 @@ pytestmark = pytest.mark.usefixtures("own_signals")
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     return save_pair(tmp_path_factory.mktemp("models"))
-
-
-class NoScene:
-    """Stands for the process that writes the scene, which is slow and has its own tests."""
-
-    def __init__(self, scratch):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def prepare(self, volume):
-        pass
-
-    def start(self, result, folder):
-        pass
-
-    def finish(self, progress):
-        return Rendering(None, "no scene")
 
 
 class Here(WorkerClient):

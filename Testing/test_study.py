@@ -15,37 +15,15 @@ from LiverCascadeLib import study
 from LiverCascadeLib.errors import InputError, OutputError
 from LiverCascadeLib.geometry import Box, Grid
 from LiverCascadeLib.progress import Progress
-from LiverCascadeLib.report.overview import Rendering
 from LiverCascadeLib.report.writing import ReportRequest
 from LiverCascadeLib.result import Uncertainty
 from LiverCascadeLib.study import Wishes, segment_study
 from LiverCascadeLib.volume import Volume, read_labels, write_labels
+from no_scene import NoScene
 
 USUAL = {"labels.nii.gz", "lesions.csv", "overview.png", "result.json"}
 REPORT = {"report.html", "report.pdf", "report.json", "report_lesions.csv"}
 GRID = Grid((40, 36, 24), np.array([[-5, 0, 0, 100], [0, -5, 0, 80], [0, 0, 5, -40], [0, 0, 0, 1.0]]))
-
-
-class NoScene:
-    """Stands for the process that writes MRML."""
-
-    def __init__(self, scratch):
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def prepare(self, volume):
-        pass
-
-    def start(self, result, folder):
-        pass
-
-    def finish(self, progress):
-        return Rendering(None, "no scene")
 
 
 @pytest.fixture(autouse=True)

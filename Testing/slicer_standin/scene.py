@@ -13,6 +13,7 @@ LOGICS = {
     "Cameras": "vtkSlicerCamerasModuleLogic",
     "Markups": "vtkSlicerMarkupsLogic",
     "Models": "vtkSlicerModelsLogic",
+    "Plots": "vtkSlicerPlotsLogic",
     "Segmentations": "vtkSlicerSegmentationsModuleLogic",
     "Sequences": "vtkSlicerSequencesLogic",
     "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",

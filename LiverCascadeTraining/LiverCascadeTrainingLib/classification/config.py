@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from LiverCascadeLib.models.manifest import LEVELS, MASKS
 
 from ..lesions import LesionRanges
 from ..names import SettingError, check_name, check_number
-from ..training.config import ModelSection, read_yaml
+from ..training.config import ModelSection, read_yaml, write_yaml
 from ..training.reading import plain, settings_from
 
 ROLE = "classify"
@@ -229,12 +228,8 @@ class ClassifyConfig:
         return plain(self)
 
     def save(self, path: Path) -> None:
-        """Writes the configuration in full, under a temporary name first."""
-        import yaml
-
-        part = path.with_name(path.name + ".part")
-        part.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
-        os.replace(part, path)
+        """Writes the configuration in full."""
+        write_yaml(path, self.as_dict())
 
 
 def config_from(content: Mapping[str, Any]) -> ClassifyConfig:

@@ -407,12 +407,8 @@ class RunConfig:
         return content
 
     def save(self, path: Path) -> None:
-        """Writes the configuration in full, under a temporary name first."""
-        import yaml
-
-        part = path.with_name(path.name + ".part")
-        part.write_text(yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
-        os.replace(part, path)
+        """Writes the configuration in full."""
+        write_yaml(path, self.as_dict())
 
 
 def config_from(content: Mapping[str, Any]) -> RunConfig:
@@ -422,6 +418,15 @@ def config_from(content: Mapping[str, Any]) -> RunConfig:
         SettingError: unknown, missing, of another type, or out of range.
     """
     return settings_from(RunConfig, content)
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes settings, under a temporary name first."""
+    import yaml
+
+    part = path.with_name(path.name + ".part")
+    part.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    os.replace(part, path)
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
