@@ -131,8 +131,16 @@ def leftovers() -> list[Path]:
 
 
 def children() -> list[psutil.Process]:
-    """Living child processes of this one, of any depth."""
-    return [p for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE]
+    """Living child processes of this one, of any depth; not Python's own helper, which stays once it was needed."""
+    return [process for process in psutil.Process().children(recursive=True) if _counts(process)]
+
+
+def _counts(process: psutil.Process) -> bool:
+    try:
+        helper = any("multiprocessing.resource_tracker" in word for word in process.cmdline())
+        return process.status() != psutil.STATUS_ZOMBIE and not helper
+    except psutil.NoSuchProcess:
+        return False
 
 
 def paint_ball(segmentation_node, segment_id: str, center_ras, radius: float) -> None:
