@@ -1,8 +1,8 @@
-"""The headless companion's page in Slicer: it says what the companion is and how it is started."""
+"""The training companion's module: wiring between Slicer and the panel that drives ``livercascade-train``."""
 
 import os
+from typing import TYPE_CHECKING
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -12,6 +12,10 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleTest,
     ScriptedLoadableModuleWidget,
 )
+from slicer.util import VTKObservationMixin
+
+if TYPE_CHECKING:
+    from LiverCascadeLib.panel.installer import Installer
 
 
 class LiverCascadeTraining(ScriptedLoadableModule):
@@ -21,35 +25,63 @@ class LiverCascadeTraining(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         self.parent.title = _("Liver Cascade Training")
         self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
-        self.parent.dependencies = []
+        self.parent.dependencies = ["LiverCascade"]
         self.parent.contributors = ["LiverCascade contributors"]
         self.parent.helpText = _(
-            "Trains models for Liver Cascade from label maps, synthetic CT and your own CT. It runs without a window,"
-            ' from a terminal. See the <a href="{url}">documentation</a>.'
+            "Trains models for Liver Cascade on a data set of yours: check, split, prepare, train, evaluate, use."
+            " Everything runs in a process of its own, can be stopped, and goes on where it was. From a terminal the"
+            ' same is done by livercascade-train. See the <a href="{url}">documentation</a>.'
+            "<p>For research use only; not a medical device."
         ).format(url="https://github.com/LiverCascade/SlicerLiverCascade")
         self.parent.acknowledgementText = _("Built on 3D Slicer, MONAI and PyTorch. License: Apache-2.0.")
 
 
-class LiverCascadeTrainingWidget(ScriptedLoadableModuleWidget):
-    """Explains; a training run takes hours and does not belong into Slicer's process."""
+class LiverCascadeTrainingWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel in Slicer's module area.
+
+    Args:
+        parent: given by Slicer.
+        installer: knows which packages are missing; None takes the real one.
+    """
+
+    def __init__(self, parent=None, installer: "Installer | None" = None) -> None:
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.panel = None
+        self._installer = installer
 
     def setup(self) -> None:
         """Called when the user opens the module for the first time."""
+        from LiverCascadeLib.panel.dialogs import Dialogs
+        from LiverCascadeTrainingPanel.installer import defaultInstaller
+        from LiverCascadeTrainingPanel.panel import Panel
+
         ScriptedLoadableModuleWidget.setup(self)
-        explanation = qt.QLabel(
-            _(
-                "Training runs from a terminal, where it can go on for hours, be stopped, and be continued."
-                " The models that it writes are folders with a manifest and weights."
-                " These commands show what there is; copy them into a terminal:"
-            )
-        )
-        explanation.wordWrap = True
-        self.layout.addWidget(explanation)
-        self.commandsText = qt.QPlainTextEdit()
-        self.commandsText.readOnly = True
-        self.commandsText.setPlainText("\n".join(LiverCascadeTrainingLogic().commands()))
-        self.layout.addWidget(self.commandsText)
-        self.layout.addStretch(1)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/LiverCascadeTraining.ui"))
+        self.layout.addWidget(uiWidget)
+        self.ui = slicer.util.childWidgetVariables(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = LiverCascadeTrainingLogic()
+        self.panel = Panel(self.ui, self._installer or defaultInstaller(), Dialogs())
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        # Not left to cleanup(): a training must not outlive an application that ends without destroying its widgets.
+        slicer.app.connect("aboutToQuit()", self.panel.close)
+
+    def cleanup(self) -> None:
+        """Called when the application closes and the widget is destroyed, and before the module is loaded anew."""
+        self.removeObservers()
+        if self.panel is not None:
+            slicer.app.disconnect("aboutToQuit()", self.panel.close)
+            self.panel.close()
+
+    def enter(self) -> None:
+        """Called each time the user opens this module."""
+        self.panel.enter()
+
+    def onSceneStartClose(self, caller, event) -> None:
+        """Called just before the scene is closed."""
+        self.panel.sceneClosing()
 
 
 class LiverCascadeTrainingLogic(ScriptedLoadableModuleLogic):
@@ -61,31 +93,56 @@ class LiverCascadeTrainingLogic(ScriptedLoadableModuleLogic):
         names = [name for name in ("LiverCascadeTraining", "LiverCascade") if hasattr(slicer.modules, name.lower())]
         return sorted({os.path.dirname(slicer.util.modulePath(name)) for name in names})
 
-    def commands(self) -> list[str]:
-        """Command lines for this computer, with Slicer's own Python and with any other."""
-        launcher = os.path.join(slicer.app.slicerHome, "bin", "PythonSlicer")
-        paths = os.pathsep.join(self.libraryFolders())
-        setPath = f'set "PYTHONPATH={paths}"' if os.name == "nt" else f'export PYTHONPATH="{paths}"'
-        return [
-            _("# With Slicer's own Python:"),
-            setPath,
-            f'"{launcher}" -m LiverCascadeTrainingLib.cli --help',
-            "",
-            _("# With a Python of your own, where the project is installed by pip:"),
-            "livercascade-train --help",
-        ]
+    def missingPackages(self) -> list[str]:
+        """Requirements of training that are not installed, or not at a version that is known to work."""
+        from LiverCascadeTrainingPanel.installer import defaultInstaller
+
+        return defaultInstaller().missing()
+
+    def command(self, *arguments: str) -> tuple[str, list[str], dict[str, str]]:
+        """Program, arguments and additions to the environment that do what ``livercascade-train`` does.
+
+        Args:
+            arguments: of ``livercascade-train``, such as ``"check", folder``.
+        """
+        from LiverCascadeTrainingPanel.workplace import TRAIN, python_command
+
+        return python_command(TRAIN, arguments)
 
 
 class LiverCascadeTrainingTest(ScriptedLoadableModuleTest):
-    """Self-test in Slicer."""
+    """Self-test in Slicer; it trains nothing and needs no network."""
+
+    def setUp(self) -> None:
+        """Starts from an empty scene."""
+        slicer.mrmlScene.Clear()
 
     def runTest(self) -> None:
         """Runs all tests; called by 'Reload and Test'."""
-        self.test_commandsNameTheLibrary()
+        self.setUp()
+        self.test_commandsStartTheLibrary()
+        self.setUp()
+        self.test_panelOffersNothingWithoutData()
 
-    def test_commandsNameTheLibrary(self) -> None:
-        """The folders in the shown commands hold the training library, and the commands start it."""
-        logic = LiverCascadeTrainingLogic()
-        folders = logic.libraryFolders()
+    def test_commandsStartTheLibrary(self) -> None:
+        """The folders on the command's path hold the training library."""
+        program, arguments, environment = LiverCascadeTrainingLogic().command("--help")
+        folders = environment["PYTHONPATH"].split(os.pathsep)
+        self.assertTrue(program)
+        self.assertEqual(arguments, ["-m", "LiverCascadeTrainingLib.cli", "--help"])
         self.assertTrue(any(os.path.isdir(os.path.join(f, "LiverCascadeTrainingLib")) for f in folders))
-        self.assertTrue(any("-m LiverCascadeTrainingLib.cli" in line for line in logic.commands()))
+        self.assertTrue(any(os.path.isdir(os.path.join(f, "LiverCascadeLib")) for f in folders))
+
+    def test_panelOffersNothingWithoutData(self) -> None:
+        """A panel without folders has nothing to start, and knows the configurations of the extension."""
+        widget = slicer.modules.livercascadetraining.widgetRepresentation().self()
+        data, work = widget.ui.dataEdit.text, widget.ui.workEdit.text
+        try:
+            widget.ui.dataEdit.text = widget.ui.workEdit.text = ""
+            widget.enter()
+            for name in ("check", "split", "prepare", "locate", "refine", "evaluate", "use"):
+                self.assertFalse(getattr(widget.ui, f"{name}Button").enabled, name)
+            self.assertGreaterEqual(widget.ui.configurationSelector.findText("small"), 0)
+        finally:
+            widget.ui.dataEdit.text, widget.ui.workEdit.text = data, work
+            widget.enter()

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 COLUMNS = "step,epoch,loss,dice_liver,dice_lesion\n"
@@ -16,13 +17,15 @@ COLUMNS = "step,epoch,loss,dice_liver,dice_lesion\n"
 
 def main(behavior: str, module: str, arguments: list[str]) -> int:
     """Plays one command; returns the exit code."""
+    if os.environ.get("FAKE_WARNING"):
+        print("a warning of some library", file=sys.stderr)
     if behavior == "fails":
         print("a warning of some library", file=sys.stderr)
         print("livercascade-train: The data set is empty. Grüße.", file=sys.stderr)
         print("another warning", file=sys.stderr)
         return 2
     command = arguments[0] if module.endswith(".cli") else "test"
-    value = {name: text for name, text in zip(arguments, arguments[1:], strict=False) if name.startswith("-")}
+    value = {name: text for name, text in pairwise(arguments) if name.startswith("-")}
     print(command, *arguments[1:], flush=True)
     if command == "check":
         Path(value["-o"]).mkdir(parents=True, exist_ok=True)
@@ -33,6 +36,7 @@ def main(behavior: str, module: str, arguments: list[str]) -> int:
     if command == "prepare":
         Path(value["--cache"]).mkdir(exist_ok=True)
         print("1/1 case", flush=True)
+        return 2 if behavior == "unusable" else 0
     if command in ("locate", "refine"):
         train(Path(value["--run"], command), behavior == "endless")
     return 0

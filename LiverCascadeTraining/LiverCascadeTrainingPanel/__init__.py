@@ -1,0 +1,1 @@
+"""The panel of the module LiverCascadeTraining: it starts ``livercascade-train`` in a process and shows what comes."""
