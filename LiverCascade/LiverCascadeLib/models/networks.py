@@ -30,6 +30,8 @@ ARCHITECTURES = {
     "UNETR": ("monai.networks.nets.unetr", "UNETR"),
     "SwinUNETR": ("monai.networks.nets.swin_unetr", "SwinUNETR"),
     "ResNet": ("monai.networks.nets.resnet", "ResNet"),
+    "PlainConvUNet": (f"{_OWN}.nnunet_networks", "PlainConvUNet"),
+    "ResidualEncoderUNet": (f"{_OWN}.nnunet_networks", "ResidualEncoderUNet"),
     "TrilinearUNet": (f"{_OWN}.trilinear", "TrilinearUNet"),
     "TransUNet": (f"{_OWN}.hybrid", "TransUNet"),
     "FCN": (f"{_OWN}.planar", "FCN"),
