@@ -125,6 +125,35 @@ class User:
         self.standin.clickCell(self.ui.lesionTable, row, 0)
 
 
+class ViewUser:
+    """Uses one view of the panel by itself, with a result.
+
+    Attributes:
+        said: sentences that the view showed, with their kinds.
+    """
+
+    def __init__(self, standin, viewClass: type):
+        import slicer
+        from LiverCascadeLib.panel.dialogs import Dialogs
+
+        self.standin, self.scene = standin, slicer.mrmlScene
+        self.said: list[tuple[str, str]] = []
+        self.view = viewClass(Dialogs(), lambda text, kind: self.said.append((text, kind)))
+        self.ui = slicer.util.childWidgetVariables(self.view.widget)
+        self.view.widget.show()
+
+    def add_result(self, grid: str = "LPS"):
+        """Adds a result to the scene and shows it; returns its table."""
+        from LiverCascadeLib.scene import LesionTable, nodeFromVolume, segmentationFromResult
+
+        result = analytic_result(TEST_GRIDS[grid])
+        volumeNode = nodeFromVolume(result.volume, self.scene)
+        node = segmentationFromResult(result, self.scene, volumeNode)
+        table = LesionTable.create(node, volumeNode, self.scene)
+        self.view.setTable(table)
+        return table
+
+
 def leftovers() -> list[Path]:
     """Job folders in the temporary folder."""
     return list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))

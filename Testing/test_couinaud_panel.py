@@ -9,7 +9,7 @@ pytest.importorskip("slicer", reason="MRML (slicer-core) is not installed")
 pytest.importorskip("PySide6", reason="PySide6 is not installed")
 
 import slicer_standin
-from analytic_bodies import TEST_GRIDS, analytic_result
+from panel_user import ViewUser
 
 
 @pytest.fixture
@@ -19,29 +19,13 @@ def standin():
     standin.uninstall()
 
 
-class Reader:
+class Reader(ViewUser):
     """A radiologist with a result and the view of segments."""
 
     def __init__(self, standin):
-        import slicer
         from LiverCascadeLib.panel.couinaud_view import CouinaudView
-        from LiverCascadeLib.panel.dialogs import Dialogs
 
-        self.standin, self.scene = standin, slicer.mrmlScene
-        self.said: list[tuple[str, str]] = []
-        self.view = CouinaudView(Dialogs(), lambda text, kind: self.said.append((text, kind)))
-        self.ui = slicer.util.childWidgetVariables(self.view.widget)
-        self.view.widget.show()
-
-    def add_result(self):
-        from LiverCascadeLib.scene import LesionTable, nodeFromVolume, segmentationFromResult
-
-        result = analytic_result(TEST_GRIDS["LPS"])
-        volumeNode = nodeFromVolume(result.volume, self.scene)
-        node = segmentationFromResult(result, self.scene, volumeNode)
-        table = LesionTable.create(node, volumeNode, self.scene)
-        self.view.setTable(table)
-        return table
+        super().__init__(standin, CouinaudView)
 
     def wait(self) -> None:
         self.standin.process(seconds=60, until=lambda: not self.view.isBusy)

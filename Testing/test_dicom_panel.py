@@ -15,6 +15,7 @@ from LiverCascadeLib.dicom.export import REPORT_FILE, SEGMENTATION_FILE
 from LiverCascadeLib.errors import MissingPackageError
 from LiverCascadeLib.postprocess import measure_lesions
 from LiverCascadeLib.result import Result
+from panel_user import ViewUser
 from test_dicom_objects import small_assessment, small_series
 
 
@@ -25,20 +26,16 @@ def standin():
     standin.uninstall()
 
 
-class Reader:
+class Reader(ViewUser):
     """A radiologist with a CT from the DICOM database, a result and the view."""
 
     def __init__(self, standin, folder, **elements):
         import slicer
-        from LiverCascadeLib.panel.dialogs import Dialogs
         from LiverCascadeLib.panel.dicom_view import DicomView
         from LiverCascadeLib.scene import LesionTable, nodeFromVolume, segmentationFromResult
 
-        self.standin, self.folder = standin, folder
-        self.said: list[tuple[str, str]] = []
-        self.view = DicomView(Dialogs(), lambda text, kind: self.said.append((text, kind)))
-        self.ui = slicer.util.childWidgetVariables(self.view.widget)
-        self.view.widget.show()
+        super().__init__(standin, DicomView)
+        self.folder = folder
         volume = small_series(folder / "series", **elements)
         assessment = small_assessment(volume)
         self.labels = assessment.labels

@@ -12,14 +12,13 @@ pytest.importorskip("slicer", reason="MRML (slicer-core) is not installed")
 pytest.importorskip("PySide6", reason="PySide6 is not installed")
 
 import slicer_standin
-from analytic_bodies import TEST_GRIDS, analytic_result
 from assessments import make_pictures_small
 from LiverCascadeLib.errors import MissingPackageError
 from LiverCascadeLib.report.document import ReaderText
 from LiverCascadeLib.report.identity import StudyIdentity
 from LiverCascadeLib.report.record import read_record
 from LiverCascadeLib.report.writing import REPORT_FILES
-from panel_user import leftovers
+from panel_user import ViewUser, leftovers
 
 
 @pytest.fixture(autouse=True)
@@ -34,29 +33,13 @@ def standin():
     standin.uninstall()
 
 
-class Reader:
+class Reader(ViewUser):
     """A radiologist with a result and the report's view."""
 
     def __init__(self, standin):
-        import slicer
-        from LiverCascadeLib.panel.dialogs import Dialogs
         from LiverCascadeLib.panel.report_view import ReportView
 
-        self.standin, self.scene = standin, slicer.mrmlScene
-        self.said: list[tuple[str, str]] = []
-        self.view = ReportView(Dialogs(), lambda text, kind: self.said.append((text, kind)))
-        self.ui = slicer.util.childWidgetVariables(self.view.widget)
-        self.view.widget.show()
-
-    def add_result(self, grid: str = "LPS"):
-        from LiverCascadeLib.scene import LesionTable, nodeFromVolume, segmentationFromResult
-
-        result = analytic_result(TEST_GRIDS[grid])
-        volumeNode = nodeFromVolume(result.volume, self.scene)
-        node = segmentationFromResult(result, self.scene, volumeNode)
-        table = LesionTable.create(node, volumeNode, self.scene)
-        self.view.setTable(table)
-        return table
+        super().__init__(standin, ReportView)
 
     def wait(self) -> None:
         self.standin.process(seconds=60, until=lambda: not self.view.isBusy)

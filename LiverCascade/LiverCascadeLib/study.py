@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import InputError
 from .lesions.assess import assess_result
 from .lesions.assessment import Assessment
-from .lesions.couinaud_landmarks import read_landmarks
+from .lesions.couinaud_landmarks import Point, read_landmarks
 from .lesions.couinaud_planes import couinaud_for
 from .progress import Progress
 from .report.files import OutputFolder, write_results
@@ -44,10 +43,6 @@ class Wishes:
     dicom: bool = False
     generate_uids: bool = False
 
-    @cached_property
-    def _points(self) -> dict[str, list]:
-        return read_landmarks(self.landmarks) if self.landmarks else {}
-
     def begin(self, volume: Volume, output: Path) -> Wish:
         """Finds out, before anything is computed, whether the wishes can be fulfilled for ``volume``.
 
@@ -55,9 +50,9 @@ class Wishes:
             InputError: they cannot; the message says why.
             OutputError: ``output`` holds the report of another scan.
         """
-        instances = None
+        instances, points = None, None
         if self.couinaud or self.landmarks:
-            _ = self._points
+            points = read_landmarks(self.landmarks) if self.landmarks else {}
         if self.dicom:
             if volume.source.get("format") != "dicom":
                 raise InputError(
@@ -68,27 +63,32 @@ class Wishes:
 
             instances = find_instances(Path(str(volume.source["path"])), volume, self.generate_uids)
         if self.report is None:
-            return Wish(self, None, instances)
+            return Wish(points, None, instances)
         from .report.writing import check_earlier
 
         check_earlier(output, volume)
-        return Wish(self, self.report(volume), instances)
+        return Wish(points, self.report(volume), instances)
 
 
 @dataclass(frozen=True)
 class Wish:
-    """The wishes for one volume."""
+    """The wishes for one volume.
 
-    wishes: Wishes
-    request: ReportRequest | None = None
-    instances: Instances | None = None
+    Attributes:
+        points: landmarks for Couinaud's segments; empty where they are to be estimated, None for no segments.
+        request: what the report is to say; None for no report.
+        instances: the slices that DICOM objects refer to; None for no objects.
+    """
+
+    points: dict[str, list[Point]] | None
+    request: ReportRequest | None
+    instances: Instances | None
 
     def assess(self, result: Result) -> Assessment:
         """Everything measured of ``result``, with liver segments where they are wanted."""
         couinaud = None
-        wants = self.wishes.couinaud or self.wishes.landmarks is not None
-        if wants and result.liver_volume_ml > 0:
-            couinaud = couinaud_for(result.volume.grid, result.labels, self.wishes._points)
+        if self.points is not None and result.liver_volume_ml > 0:
+            couinaud = couinaud_for(result.volume.grid, result.labels, self.points)
         return assess_result(result, couinaud)
 
     def write(self, assessment: Assessment, output: OutputFolder) -> None:

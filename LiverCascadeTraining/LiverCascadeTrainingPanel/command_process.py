@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import qt
 from LiverCascadeLib.jobs import kill_tree
+from LiverCascadeLib.panel.worker_process import Connections, endProcess, newProcess
 
 from .workplace import Command
 
@@ -67,15 +68,7 @@ class CommandProcess:
         process, self._process = self._process, None
         if process is None:
             return
-        for signal, slot in self._connections():
-            process.disconnect(signal, slot)
-        # PythonSlicer is a launcher: killing it alone would leave the interpreter behind it alive.
-        pid = self._pid or int(process.processId())
-        if pid:
-            kill_tree(pid)
-        process.kill()
-        process.waitForFinished(2000)
-        process.deleteLater()
+        endProcess(process, self._connections(), self._pid)
         self._pid = 0
 
     def _begin(self) -> None:
@@ -83,18 +76,12 @@ class CommandProcess:
         self._reason, self._rests = "", ["", ""]
         make = codecs.getincrementaldecoder("utf-8")
         self._decoders = (make("replace"), make("replace"))
-        process = qt.QProcess()
-        for signal, slot in self._connections():
-            process.connect(signal, slot)
-        environment = qt.QProcessEnvironment.systemEnvironment()
-        for name, value in additions.items():
-            environment.insert(name, value)
-        process.setProcessEnvironment(environment)
+        process = newProcess(self._connections(), additions)
         self._process = process
         self.onStarted(self._index)
         process.start(program, list(arguments))
 
-    def _connections(self) -> tuple[tuple[str, Callable[..., None]], ...]:
+    def _connections(self) -> Connections:
         return (
             ("started()", self._onStarted),
             ("readyReadStandardOutput()", self._onOutput),

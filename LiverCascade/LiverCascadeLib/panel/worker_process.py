@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import qt
 
@@ -11,6 +11,39 @@ from ..jobs import LineDecoder, encode, kill_tree, worker_command
 
 IDLE_SECONDS = 600
 LAST_WORDS = 4000
+
+
+# Signals of a QProcess, and who is told.
+Connections = tuple[tuple[str, Callable[..., None]], ...]
+
+
+def newProcess(connections: Connections, additions: Mapping[str, str]) -> object:
+    """A QProcess that is connected and about to be started, with ``additions`` to this process' environment."""
+    process = qt.QProcess()
+    for signal, slot in connections:
+        process.connect(signal, slot)
+    environment = qt.QProcessEnvironment.systemEnvironment()
+    for name, value in additions.items():
+        environment.insert(name, value)
+    process.setProcessEnvironment(environment)
+    return process
+
+
+def endProcess(process: object, connections: Connections, pid: int) -> None:
+    """Ends a QProcess and all its children; nobody is told.
+
+    Args:
+        pid: as it was when the process started, 0 where that is not known.
+    """
+    for signal, slot in connections:
+        process.disconnect(signal, slot)
+    # PythonSlicer is a launcher: killing it alone would leave the interpreter behind it alive.
+    pid = pid or int(process.processId())
+    if pid:
+        kill_tree(pid)
+    process.kill()
+    process.waitForFinished(2000)
+    process.deleteLater()
 
 
 class WorkerProcess:
@@ -66,16 +99,7 @@ class WorkerProcess:
             return
         program, arguments, additions = self._command()
         self._ready, self._decoder, self._lastWords = False, LineDecoder(), ""
-        process = qt.QProcess()
-        process.connect("started()", self._onStarted)
-        process.connect("readyReadStandardOutput()", self._onOutput)
-        process.connect("readyReadStandardError()", self._onErrorText)
-        process.connect("finished(int,QProcess::ExitStatus)", self._onFinished)
-        process.connect("errorOccurred(QProcess::ProcessError)", self._onError)
-        environment = qt.QProcessEnvironment.systemEnvironment()
-        for name, value in additions.items():
-            environment.insert(name, value)
-        process.setProcessEnvironment(environment)
+        process = newProcess(self._connections(), additions)
         self._process = process
         process.start(program, list(arguments))
 
@@ -95,22 +119,17 @@ class WorkerProcess:
         process, self._process = self._process, None
         if process is None:
             return
-        for signal, slot in (
+        endProcess(process, self._connections(), self._pid)
+        self._pid, self._ready = 0, False
+
+    def _connections(self) -> Connections:
+        return (
             ("started()", self._onStarted),
             ("readyReadStandardOutput()", self._onOutput),
             ("readyReadStandardError()", self._onErrorText),
             ("finished(int,QProcess::ExitStatus)", self._onFinished),
             ("errorOccurred(QProcess::ProcessError)", self._onError),
-        ):
-            process.disconnect(signal, slot)
-        # PythonSlicer is a launcher: killing it alone would leave the interpreter behind it alive.
-        pid = self._pid or int(process.processId())
-        if pid:
-            kill_tree(pid)
-        process.kill()
-        process.waitForFinished(2000)
-        process.deleteLater()
-        self._pid, self._ready = 0, False
+        )
 
     def _onStarted(self) -> None:
         self._pid = int(self._process.processId())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..lesions.assess import HIGHEST_LABEL, LesionNote, assess
 from ..lesions.assessment import Assessment
 from ..lesions.couinaud import BY_VALUE, CouinaudMap
 from ..result import FIRST_LESION_LABEL
+from ..steps import exhausted
 from ..volume import Volume, read_labels, read_volume
 from .files import COUINAUD_FILE, LABELS_FILE, RESULT_FILE, RESULT_FORMAT, RESULT_FORMAT_VERSION
 
@@ -159,14 +159,7 @@ def _findings(record: dict[str, Any], volume: Volume) -> list[Finding]:
         except (KeyError, TypeError, ValueError):
             continue
     said = _mapping(_mapping(record.get("provenance")).get("input")).get("voxels_sha256")
-    if said and said != _voxels_sha256(volume):
+    if said and said != exhausted(volume.sha256_steps()):
         text = "The CT has other voxels than at the run. Check that it is the same scan: figures in HU come from it."
         found.append(Finding("other-voxels", Severity.WARNING, text))
     return found
-
-
-def _voxels_sha256(volume: Volume) -> str:
-    digest = hashlib.sha256()
-    for part in volume.array:
-        digest.update(np.ascontiguousarray(part).data)
-    return digest.hexdigest()

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..errors import InputError, OutputError
 from ..lesions.assessment import Assessment
@@ -114,7 +111,7 @@ def file_steps(
     Raises:
         InputError, OutputError, ResourceError: as :func:`write_report`.
     """
-    digest = yield from _digest_steps(assessment.volume)
+    digest = yield from assessment.volume.sha256_steps()
     identity, text = request.identity, request.text
     if previous is not None and (previous / JSON_FILE).exists():
         known, written = _earlier(previous / JSON_FILE, digest)
@@ -204,17 +201,7 @@ def check_earlier(folder: Path, volume: Volume) -> None:
         OutputError: it holds the report of another scan, or one that cannot be read.
     """
     if (folder / JSON_FILE).exists():
-        _earlier(folder / JSON_FILE, exhausted(_digest_steps(volume)))
-
-
-def _digest_steps(volume: Volume) -> Generator[None, None, str]:
-    """SHA-256 of the CT's voxels as the cascade's provenance has it: what tells a scan from all others."""
-    digest = hashlib.sha256()
-    for number, part in enumerate(volume.array):
-        digest.update(np.ascontiguousarray(part).data)
-        if number % 16 == 15:
-            yield
-    return digest.hexdigest()
+        _earlier(folder / JSON_FILE, exhausted(volume.sha256_steps()))
 
 
 def _earlier(path: Path, digest: str) -> tuple[StudyIdentity, ReaderText]:

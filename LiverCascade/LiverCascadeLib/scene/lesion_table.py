@@ -15,7 +15,7 @@ from vtkmodules.vtkCommonMath import vtkMatrix4x4
 
 from ..errors import InputError
 from ..geometry import Box, Grid
-from ..lesions.assess import tracking_uid, voxel_digest
+from ..lesions.assess import tracking_uid
 from ..lesions.assessment import Axis, Value, couinaud_text
 from ..lesions.couinaud import Share, shares
 from ..lesions.measurements import MEASUREMENTS, NOT_A_NUMBER, is_known, measure_region, region_of
@@ -238,7 +238,7 @@ class LesionTable:
             world,
             self._ct(),
         )
-        ct = voxel_digest(around.ct.array).hex() if around.ct is not None else ""
+        ct = around.ct.digest.hex() if around.ct is not None else ""
         # Figures of a CT that was taken away stay.
         everything = moved or (ct != self._state.ct and bool(ct))
         measured = [
@@ -443,7 +443,7 @@ class LesionTable:
         )
         if not record.tracking_uid:
             taken = {other.tracking_uid for other in self._state.lesions.values()}
-            digest = b"" if around.ct is None else voxel_digest(around.ct.array)
+            digest = b"" if around.ct is None else around.ct.digest
             record.tracking_uid = tracking_uid(digest, region, taken)
         return record
 

@@ -11,7 +11,7 @@ from LiverCascadeLib.models.manifest import LEVELS, MASKS
 
 from ..lesions import LesionRanges
 from ..names import SettingError, check_name, check_number
-from ..training.config import ModelSection, read_yaml, write_yaml
+from ..training.config import ModelSection, load_settings, write_yaml
 from ..training.reading import plain, settings_from
 
 ROLE = "classify"
@@ -242,13 +242,5 @@ def config_from(content: Mapping[str, Any]) -> ClassifyConfig:
 
 
 def load_config(path: Path | str) -> ClassifyConfig:
-    """Reads a YAML configuration.
-
-    Raises:
-        InputError: it cannot be read.
-        SettingError: a setting that cannot be used; the message names it, and the nearest known one.
-    """
-    try:
-        return config_from(read_yaml(path))
-    except SettingError as error:
-        raise SettingError(f"{path}: {error}") from None
+    """Reads a YAML configuration; errors as :func:`..training.config.load_settings` raises them."""
+    return load_settings(ClassifyConfig, path)

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from LiverCascadeLib.commands.arguments import count
+
 
 def add_data(parser: argparse.ArgumentParser, processes: bool = True) -> None:
     """The data set's folder, its layout, and how many cases are read at once."""
@@ -13,14 +15,6 @@ def add_data(parser: argparse.ArgumentParser, processes: bool = True) -> None:
     parser.add_argument("--layout", default="auto", help="auto, lits, msd, ircadb, chaos or csv")
     if processes:
         parser.add_argument("--processes", type=count, default=1, help="cases that are read at once")
-
-
-def count(text: str) -> int:
-    """A number of 1 or above, for argparse."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of 1 or above")
-    return value
 
 
 def natural(text: str) -> int:

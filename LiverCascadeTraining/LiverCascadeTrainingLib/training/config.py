@@ -22,7 +22,7 @@ from ..losses import build_loss
 from ..names import SettingError, check_name, check_number
 from ..networks import build, labels_of
 from ..optimizers import OPTIMIZERS, build_schedule, optimizer_settings
-from .reading import plain, settings_from
+from .reading import Settings, plain, settings_from
 
 ROLES = ("locate", "refine")
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
@@ -448,17 +448,22 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return content
 
 
-def load_run_config(path: Path | str) -> RunConfig:
-    """Reads a YAML configuration.
+def load_settings(kind: type[Settings], path: Path | str) -> Settings:
+    """Reads a YAML configuration of any kind.
 
     Raises:
         InputError: it cannot be read.
         SettingError: a setting that cannot be used; the message names it, and the nearest known one.
     """
     try:
-        return config_from(read_yaml(path))
+        return settings_from(kind, read_yaml(path))
     except SettingError as error:
         raise SettingError(f"{path}: {error}") from None
+
+
+def load_run_config(path: Path | str) -> RunConfig:
+    """Reads the YAML configuration of a run; errors as :func:`load_settings` raises them."""
+    return load_settings(RunConfig, path)
 
 
 def changes_from(texts: Sequence[str]) -> dict[str, list[Any]]:
