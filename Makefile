@@ -10,6 +10,8 @@ CPU ?=
 
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+REFERENCE = .venv-nnunet
+REFERENCE_READY = $(REFERENCE)/.ready
 MODELS = LiverCascade/Resources/Models
 CONFIGS = LiverCascadeTraining/Resources/Configurations
 SAMPLE = LiverCascade/Resources/SampleData/synthetic_abdomen.nii.gz
@@ -55,6 +57,17 @@ $(READY): pyproject.toml constraints.txt
 	"$(BIN)/python" -m pip install --quiet $$extra -c constraints.txt -e ".[scene,train,test]"; \
 	touch "$(READY)"
 
+# nnU-Net's own software, to compare with. It wants torchvision, beside which Lightning does not load with a PyTorch for
+# the CPU: so it gets an environment of its own, which sees the packages of the first.
+$(REFERENCE_READY): $(READY)
+	@set -e; \
+	echo "Installing nnU-Net into $(REFERENCE), to compare with. This takes a minute, once."; \
+	"$(BIN)/python" -m venv "$(REFERENCE)"; \
+	places='import site; print(site.getsitepackages()[0])'; \
+	"$(BIN)/python" -c "$$places" > "$$("$(REFERENCE)/bin/python" -c "$$places")/livercascade-environment.pth"; \
+	"$(REFERENCE)/bin/python" -m pip install --quiet -c constraints.txt nnunetv2; \
+	touch "$(REFERENCE_READY)"
+
 demo: setup
 	@set -e; \
 	ct="$(CT)"; \
@@ -65,15 +78,15 @@ demo: setup
 	for file in "$(OUT)"/*; do echo "  $$file"; done; \
 	echo "Open overview.png first; scene.mrb opens in 3D Slicer. For research use only."
 
-test: setup
+test: setup $(REFERENCE_READY)
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
 	"$(BIN)/python" -m pytest -m "not long" --cov --cov-report=term --cov-fail-under=90
 
-test-long: setup
+test-long: setup $(REFERENCE_READY)
 	"$(BIN)/python" -m pytest -m long
 
-bench: setup
+bench: setup $(REFERENCE_READY)
 	"$(BIN)/python" Testing/bench.py
 
 screenshots: setup
@@ -108,5 +121,5 @@ example: setup
 	"$(BIN)/livercascade-train" example --to LiverCascade/Resources/SampleData
 
 clean:
-	rm -rf "$(VENV)" "$(OUT)" .pytest_cache .ruff_cache .coverage *.egg-info build dist
+	rm -rf "$(VENV)" "$(REFERENCE)" "$(OUT)" .pytest_cache .ruff_cache .coverage *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
