@@ -21,10 +21,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_temporary_folder() -> Iterator[Path]:
+def own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A temporary folder for this process and its children, so that no test sees what another process leaves for a
     moment. Its name is short, because sockets in it may have a path of some hundred characters only.
     """
+    tmp_path_factory.getbasetemp()  # the folders of single tests stay where pytest keeps them
     before = os.environ.get("TMPDIR")
     folder = Path(tempfile.mkdtemp(prefix="lct-"))
     os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
