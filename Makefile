@@ -7,6 +7,7 @@ OUT ?= demo-output
 RUNS ?= runs
 CT ?=
 CPU ?=
+WORKERS ?= 2
 
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
@@ -22,7 +23,7 @@ CPU_WHEELS = https://download.pytorch.org/whl/cpu
 help:
 	@echo "make setup           creates $(VENV) with everything in it (CPU=1: PyTorch without CUDA, much smaller)"
 	@echo "make demo            segments the embedded example; CT=path/to/ct.nii.gz takes your own, OUT=folder"
-	@echo "make test            style checks and the test suite with coverage of the engine"
+	@echo "make test            style checks and the test suite with coverage of the engine, on WORKERS=$(WORKERS) processes"
 	@echo "make test-long       every network and every loss learns two cases by heart, runs are killed ten times; minutes"
 	@echo "make bench           measures time and memory"
 	@echo "make screenshots     makes the pictures of the panel in Resources/Screenshots again"
@@ -81,7 +82,8 @@ demo: setup
 test: setup $(REFERENCE_READY)
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
-	"$(BIN)/python" -m pytest -m "not long" --cov --cov-report=term --cov-fail-under=90
+	"$(BIN)/python" -m pytest -m "not long and not alone" -n $(WORKERS) --dist worksteal --cov --cov-report=
+	"$(BIN)/python" -m pytest -m "alone and not long" --cov --cov-append --cov-report=term --cov-fail-under=90
 
 test-long: setup $(REFERENCE_READY)
 	"$(BIN)/python" -m pytest -m long
