@@ -19,11 +19,11 @@ from LiverCascadeLib import cli
 from LiverCascadeLib.errors import ModelError
 from LiverCascadeLib.models import archive, catalogue
 from LiverCascadeLib.models.archive import unpack
+from LiverCascadeLib.models.cascade_file import cascade_members, read_cascade_file
 from LiverCascadeLib.models.catalogue import load_catalogue, problems, read_catalogue
 from LiverCascadeLib.models.install import Description, import_model, license_text
 from LiverCascadeLib.models.library import Library, checked_id, models_argument, models_folder
 from LiverCascadeLib.models.recognize import structure_of
-from LiverCascadeLib.models.stages import cascade_members, read_cascade
 from LiverCascadeLib.progress import Progress
 from LiverCascadeLib.resources import EMBEDDED_MODELS
 from tiny_models import save_pair
@@ -42,6 +42,11 @@ def library(tmp_path, monkeypatch):
 
 def bring(library: Library, path: Path, **said: object):
     return import_model(path, library, Description(**said), Progress())
+
+
+def content_of(model) -> dict:
+    """What is in the model's stage.json."""
+    return json.loads((model.folder / "stage.json").read_text(encoding="utf-8"))
 
 
 def traces(library: Library) -> list[str]:
@@ -214,7 +219,7 @@ def test_damaged_zips_are_a_sentence(library, tmp_path):
 def test_a_zip_of_nnunet_is_described_by_its_own_files_and_says_what_is_guessed(library, tmp_path):
     (tmp_path / "export.zip").write_bytes(zipped(nnunet_files(TRAINER, folds=("fold_0", "fold_1"))))
     imported = bring(library, tmp_path / "export.zip")
-    stage = imported.model.content
+    stage = content_of(imported.model)
     assert stage["id"] == "dataset003-liver" and stage["role"] == "refine" and stage["format"] == "nnunet"
     assert stage["structures"] == {"liver": [1], "lesion": [2]} and stage["folds"] == [0, 1]
     assert stage["configuration"] == "3d_fullres" and stage["model"] == TRAINER and stage["mirror"] is True
@@ -228,21 +233,21 @@ def test_what_is_said_comes_before_what_is_guessed(library, tmp_path):
     folder = written(nnunet_files(TRAINER, {"background": 0, "A": 1, "B": 2}), tmp_path / "mine")
     said = {"id": "mine", "role": "locate", "structures": {"liver": [1, 2]}, "mirror": False, "license": "MIT"}
     imported = bring(library, folder, **said, title="Mine")
-    assert {name: imported.model.content[name] for name in said} == said and imported.notes == ()
+    assert {name: content_of(imported.model)[name] for name in said} == said and imported.notes == ()
     assert imported.model.title == "Mine" and (folder / TRAINER / "plans.json").is_file()
 
 
 def test_the_trainer_folder_itself_can_be_imported(library, tmp_path):
     folder = written(nnunet_files(TRAINER), tmp_path) / TRAINER
     model = bring(library, folder, id="mine").model
-    assert model.content["model"] == "." and model.content["configuration"] == "3d_fullres"
-    assert "fold_0/checkpoint_final.pth" in model.content["files_sha256"]
+    assert content_of(model)["model"] == "." and content_of(model)["configuration"] == "3d_fullres"
+    assert "fold_0/checkpoint_final.pth" in content_of(model)["files_sha256"]
 
 
 def test_a_trainer_without_mirroring_is_run_without(library, tmp_path):
     trainer = "Dataset003_Liver/nnUNetTrainerNoMirroring__nnUNetPlans__3d_fullres"
     folder = written(nnunet_files(trainer, {"background": 0, "liver": 1}), tmp_path)
-    stage = bring(library, folder).model.content
+    stage = content_of(bring(library, folder).model)
     assert stage["mirror"] is False and stage["role"] == "locate" and stage["margin_mm"] == 0
 
 
@@ -251,7 +256,7 @@ def test_region_labels_stay_lists(library, tmp_path):
     folder = written(nnunet_files(TRAINER, labels), tmp_path)
     with pytest.raises(ModelError, match="liver"):
         bring(library, folder, role="locate")
-    assert bring(library, folder, structures={"liver": [1, 2], "lesion": [2]}).model.content["structures"][
+    assert content_of(bring(library, folder, structures={"liver": [1, 2], "lesion": [2]}).model)["structures"][
         "liver"
     ] == [
         1,
@@ -263,7 +268,7 @@ def test_a_zip_of_the_catalogue_is_known_by_its_folders(library, tmp_path):
     entry = load_catalogue().model("totalsegmentator-liver-segments")
     (tmp_path / "any.zip").write_bytes(zipped(files_of(entry)))
     imported = bring(library, tmp_path / "any.zip")
-    assert imported.model.id == entry.id and imported.model.content["license"] == "Apache-2.0"
+    assert imported.model.id == entry.id and content_of(imported.model)["license"] == "Apache-2.0"
     assert "of the catalogue" in imported.notes[0] and "Nobody has published" in imported.notes[1]
     with pytest.raises(ModelError, match="installed already"):
         bring(library, tmp_path / "any.zip")
@@ -278,16 +283,16 @@ def test_a_zip_that_only_looks_like_the_catalogues_is_named(library, tmp_path):
 
 def test_a_bundle_is_described_by_its_metadata(library, tmp_path):
     model = bring(library, written(bundle_files("my_bundle"), tmp_path), id="bundle").model
-    assert model.content["format"] == "monai-bundle" and model.content["structures"] == {"liver": [5]}
-    assert model.content["version"] == "0.2.5" and model.content["model"] == "my_bundle"
+    assert content_of(model)["format"] == "monai-bundle" and content_of(model)["structures"] == {"liver": [5]}
+    assert content_of(model)["version"] == "0.2.5" and content_of(model)["model"] == "my_bundle"
 
 
 def test_a_folder_with_its_own_description_is_taken_as_it_is(library, tmp_path):
     first = bring(library, written(nnunet_files(TRAINER), tmp_path / "a"), license="MIT").model
     library_two = Library(tmp_path / "other")
     second = bring(library_two, first.folder).model
-    assert second.content == first.content
-    (second.folder / "stage.json").write_text(json.dumps({**second.content, "role": "guess"}))
+    assert content_of(second) == content_of(first)
+    (second.folder / "stage.json").write_text(json.dumps({**content_of(second), "role": "guess"}))
     with pytest.raises(ModelError, match="role is 'guess', expected one of locate, refine"):
         bring(Library(tmp_path / "third"), second.folder)
 
@@ -365,7 +370,7 @@ def stocked(library, tmp_path):
 
 def test_a_cascade_leads_to_installed_stages(stocked):
     path = stocked.cascade_path(LIVER_SET)
-    content = read_cascade(path)
+    content = read_cascade_file(path)
     assert content["id"] == LIVER_SET and content["classify"] is None
     folders = cascade_members(path)
     assert [folder.name for folder in folders] == list(load_catalogue().cascade(LIVER_SET).members)
@@ -541,7 +546,7 @@ def test_the_list_names_embedded_installed_and_available_models(library, tmp_pat
 def test_models_are_imported_combined_verified_and_removed(library, tmp_path, capsys, own_signals):
     folder = written(nnunet_files(TRAINER), tmp_path / "source")
     assert "Guessed" in said(capsys, "import", folder, "--id", "mine", "--margin", "15", "--no-mirror-test-time")
-    stage = library.find("mine").content
+    stage = content_of(library.find("mine"))
     assert stage["margin_mm"] == 15 and stage["mirror"] is False
     assert "--model pair" in said(capsys, "combine", "pair", "--locate", "embedded", "--refine", "mine")
     assert "Everything is as it was" in said(capsys, "verify")

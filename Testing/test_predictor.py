@@ -160,11 +160,18 @@ def test_out_of_memory_on_the_last_rung_is_a_resource_error(locate):
 
 
 def test_the_ladder_goes_from_the_gpu_to_stitching_on_the_cpu_to_the_cpu(locate):
-    locate.device = locate.store = "cuda"
-    locate._step_down("first")
-    assert (locate.store, locate.device) == ("cpu", "cuda")
-    locate._step_down("second")
-    assert (locate.store, locate.device) == ("cpu", "cpu")
+    ladder = locate.ladder
+    ladder.device = ladder.store = "cuda"
+    seen = []
+
+    def work():
+        seen.append((ladder.store, ladder.device))
+        if seen[-1] != ("cpu", "cpu"):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return "done"
+
+    assert ladder.run(work) == "done"
+    assert seen == [("cuda", "cuda"), ("cpu", "cuda"), ("cpu", "cpu")]
 
 
 def test_other_errors_are_not_taken_for_a_lack_of_memory(locate):

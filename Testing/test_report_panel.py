@@ -195,7 +195,7 @@ def test_a_scene_that_closes_ends_the_report(reader, tmp_path):
     reader.add_result()
     reader.standin.answers.append(str(tmp_path / "out"))
     reader.standin.click(reader.ui.saveButton)
-    reader.standin.process(seconds=0.1)
+    reader.standin.process(seconds=5, until=lambda: reader.view.isBusy)
     reader.view.sceneClosing()
     assert not reader.view.isBusy and not (tmp_path / "out").exists() and not list(tmp_path.iterdir())
 

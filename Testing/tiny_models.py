@@ -10,6 +10,7 @@ import torch
 from LiverCascadeLib.geometry import Grid
 from LiverCascadeLib.models import Manifest, build_network, save_weights
 from LiverCascadeLib.progress import Progress
+from LiverCascadeLib.stages import CanonicalStage
 
 TINY_UNET = {"spatial_dims": 3, "out_channels": 2, "channels": [4, 8], "strides": [2], "num_res_units": 0}
 
@@ -59,7 +60,7 @@ def save_pair(folder: Path) -> Path:
 
 
 @dataclass
-class Oracle:
+class Oracle(CanonicalStage):
     """Knows where the bodies are: answers with the analytic truth on whatever grid it is asked.
 
     Attributes:

@@ -15,23 +15,26 @@ import numpy as np
 from . import __version__
 from .errors import ModelError
 from .findings import Finding, Severity
+from .fusing import COUINAUD, Answer, drawn, merged
 from .gate import Gate
-from .geometry import Box, Grid, iter_resampled, resample
+from .geometry import Box, Grid
 from .lesions.confidence import confidences, evidence
+from .lesions.couinaud_network import couinaud_channels
+from .located import Located
 from .models import Manifest, load_manifest
 from .postprocess import LESION_CLASS, CleanUp, clean, components
-from .predictor import NetworkPredictor, StagePredictor, choose_device
+from .predictor import NetworkPredictor, choose_device
 from .preflight import judge_coverage, judge_orientation, preflight, settled
 from .progress import Progress
 from .resources import EMBEDDED_MODELS
 from .result import LIVER_LABEL, Lesion, Result, Uncertainty
+from .stages import Stage, Wishes
 from .steps import exhausted
 from .volume import Volume
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
-AIR_HU = -1024
 GATE_MODES = ("off", "mark", "drop")
 
 
@@ -68,11 +71,34 @@ class Options:
 
 @dataclass(frozen=True)
 class Cascade:
-    """One locate stage and the refine stage that works in its box; with a gate where there is a model for it."""
+    """One locate stage and any number of refine stages that work in its box.
 
-    locate: StagePredictor
-    refine: StagePredictor
+    Attributes:
+        locate: finds the liver.
+        refine: the stage whose margin and calibration count.
+        gate: whether there are lesions at all, where there is a model for it.
+        others: refine stages that draw more structures in the same box.
+    """
+
+    locate: Stage
+    refine: Stage
     gate: Gate | None = None
+    others: tuple[Stage, ...] = ()
+
+    @property
+    def refining(self) -> tuple[Stage, ...]:
+        """All refine stages, the main one first."""
+        return (self.refine, *self.others)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, in the order in which they work."""
+        return (self.locate, *self.refining)
+
+    @property
+    def margin_mm(self) -> float:
+        """Tissue around the located liver that every refine stage gets."""
+        return max(stage.manifest.margin_mm for stage in self.refining)
 
 
 def load_cascade(models: Path | str | None, options: Options) -> Cascade:
@@ -149,19 +175,18 @@ def _segment(
     volume: Volume, cascade: Cascade, options: Options, progress: Progress, identity: Future[dict[str, Any]]
 ) -> Result:
     """:func:`segment` with defaults filled in, and with what identifies the input on its way."""
-    for stage in (cascade.locate, cascade.refine):
-        if isinstance(stage, NetworkPredictor):
-            stage.forget()
+    for stage in cascade.stages:
+        stage.forget()
     progress.stage("check")
     known_spacing = cascade.refine.manifest.input_spacing_mm or None
-    findings = [*volume.findings, *preflight(volume, known_spacing, getattr(cascade.refine, "device", "cpu"))]
+    findings = [*volume.findings, *preflight(volume, known_spacing, cascade.refine.device)]
 
     if not options.force and any(finding.severity is Severity.ERROR for finding in findings):
         found = _nothing(volume, [*findings, _NOT_SEGMENTED])
     else:
         found = _segment_ct(volume, cascade, options, progress, findings)
-        for stage in (cascade.locate, cascade.refine):
-            found.findings.extend(getattr(stage, "findings", []))
+        for stage in cascade.stages:
+            found.findings.extend(stage.findings)
     liver_ml = float(np.count_nonzero(found.labels)) * volume.grid.voxel_volume_mm3 / 1000
     progress.finish()
     return Result(
@@ -175,6 +200,9 @@ def _segment(
         confidences=_lowered(confidences(found.evidence, cascade.refine.manifest.calibration), found.gate),
         evidence=found.evidence,
         uncertainty=found.uncertainty,
+        couinaud=found.couinaud,
+        couinaud_model=found.couinaud_model,
+        vessels=found.vessels,
     )
 
 
@@ -188,6 +216,9 @@ class _Found:
     evidence: dict[int, dict[str, float]] = field(default_factory=dict)
     uncertainty: Uncertainty | None = None
     gate: dict[str, Any] = field(default_factory=dict)
+    couinaud: np.ndarray | None = None
+    couinaud_model: str = ""
+    vessels: np.ndarray | None = None
 
 
 def _nothing(volume: Volume, findings: list[Finding], uncertainty: Uncertainty | None = None) -> _Found:
@@ -203,21 +234,24 @@ def _segment_ct(
     if located is None:
         return _nothing(volume, [*findings, _no_liver(options)])
     findings = [*findings, *judge_orientation(located.mask, located.grid, volume)]
-    margin = cascade.refine.manifest.margin_mm if options.margin_mm is None else options.margin_mm
+    margin = cascade.margin_mm if options.margin_mm is None else options.margin_mm
     box = volume.grid.box_covering(located.box, located.grid, margin)
 
-    progress.stage("refine")
-    probability, spread, fine = _refine(volume, box, located, cascade.refine, options, progress)
-
-    progress.stage("fuse")
+    wishes = Wishes(options.binary_prior, options.uncertainty)
+    answers = []
+    for number, stage in enumerate(cascade.refining):
+        progress.stage("refine", number, len(cascade.refining))
+        answers.append(stage.refine(volume, box, located, wishes, progress))
     crop = volume.grid.crop(box)
-    fused = _fuse(probability, fine, crop, spread, options.uncertainty)
+    fused = merged(answers, located, crop)
     uncertainty = None if fused.entropy is None else Uncertainty(fused.entropy, box)
 
     progress.stage("clean")
     limits = options.clean_up
     if limits.min_lesion_peak is None:
-        limits = replace(limits, min_lesion_peak=cascade.refine.manifest.min_lesion_peak)
+        # A model's own limit is for its own lesions.
+        own = cascade.refine.manifest.min_lesion_peak if len(answers) == 1 else 0.0
+        limits = replace(limits, min_lesion_peak=own)
     part, lesions = clean(fused.classes, crop, limits, fused.lesion)
     if not part.any():
         return _nothing(volume, [*findings, _no_liver(options)], uncertainty)
@@ -228,7 +262,31 @@ def _segment_ct(
     features = _evidence(part, fused, crop) if lesions else {}
     labels, lesions = _paste(part, lesions, box, volume.grid)
     findings = list(settled(findings, judge_coverage(labels, volume.grid)))
-    return _Found(labels, findings, lesions, features, uncertainty, said)
+    more = _more_structures(answers, cascade.refining, box, volume.grid)
+    return _Found(labels, findings, lesions, features, uncertainty, said, **more)
+
+
+def _more_structures(answers: Sequence[Answer], stages: Sequence[Stage], box: Box, grid: Grid) -> dict[str, Any]:
+    """What the refine stages drew beside liver and lesions, on the input grid; see :class:`.result.Result`."""
+    found: dict[str, Any] = {}
+    for answer, stage in zip(answers, stages, strict=True):
+        values = {value: name for value, name in answer.structures.items() if name.startswith(COUINAUD)}
+        if values and "couinaud" not in found:
+            segments = couinaud_channels({name: value for value, name in values.items()})
+            table = np.zeros(256, np.uint8)
+            table[list(segments)] = list(segments.values())
+            found["couinaud"] = _on_grid(table[answer.classes], box, grid)
+            found["couinaud_model"] = stage.manifest.title
+    vessels = drawn(answers, "vessel")
+    if vessels is not None:
+        found["vessels"] = _on_grid(vessels, box, grid)
+    return found
+
+
+def _on_grid(part: np.ndarray, box: Box, grid: Grid) -> np.ndarray:
+    whole = np.zeros(grid.shape, part.dtype)
+    whole[box.slices] = part
+    return whole
 
 
 def _ask_gate(
@@ -259,23 +317,11 @@ def _lowered(found: dict[int, float], said: dict[str, Any]) -> dict[int, float]:
     return {number: confidence * share for number, confidence in found.items()}
 
 
-@dataclass(frozen=True)
-class Located:
-    """The located liver: probability outside the plausible component is zero."""
-
-    probability: torch.Tensor
-    mask: np.ndarray
-    grid: Grid
-    box: Box
-
-
-def locate_liver(volume: Volume, stage: StagePredictor, options: Options, progress: Progress) -> Located | None:
+def locate_liver(volume: Volume, stage: Stage, options: Options, progress: Progress) -> Located | None:
     """Finds the liver on the whole volume; None where nothing plausible is found."""
     import torch
 
-    grid = volume.grid.canonical(stage.manifest.spacing_mm)
-    ct = resample(volume.array, volume.grid, grid, AIR_HU)
-    probability = stage.predict(ct, None, grid, progress).sum(dim=0)
+    probability, grid = stage.locate(volume, progress)
     mask = _plausible_component(probability.numpy(), grid, options.min_liver_ml)
     if mask is None:
         return None
@@ -300,95 +346,7 @@ def _plausible_component(probability: np.ndarray, grid: Grid, min_ml: float) -> 
     return numbers == best + 1
 
 
-def _refine(
-    volume: Volume, box: Box, located: Located, stage: StagePredictor, options: Options, progress: Progress
-) -> tuple[torch.Tensor, torch.Tensor | None, Grid]:
-    """Probabilities of liver and lesion at the refine model's spacing inside the box, how far mirrored copies
-    disagree on lesions where that is wanted, and their grid.
-    """
-    crop = volume.grid.crop(box)
-    grid = crop.canonical(stage.manifest.spacing_mm)
-    ct = resample(volume.array[box.slices], crop, grid, AIR_HU)
-    prior = resample(located.probability, located.grid, grid, 0.0)
-    if options.binary_prior:
-        prior = (prior > 0.5).float()
-    calibration = stage.manifest.calibration
-    if isinstance(stage, NetworkPredictor):
-        asked = calibration.features if calibration is not None else ()
-        stage.keep_spread = options.uncertainty or "mirror_spread" in asked
-    probability = stage.predict(ct, prior, grid, progress)
-    return probability, getattr(stage, "spread", None), grid
-
-
-@dataclass(frozen=True, eq=False)
-class _Fused:
-    """The networks' answer on the voxels of the box, [k, j, i].
-
-    Attributes:
-        classes: uint8: 0 background, 1 liver, 2 lesion.
-        lesion: probability of lesion, float16; None where the model does not tell lesions from liver.
-        lesion_doubt: at the voxels of class lesion alone, in their order, float32 [n, 1 or 2]: the entropy of the
-            classes as a share of the highest, and, where it is known, how far mirrored copies disagree.
-        entropy: uint8, see :class:`.result.Uncertainty`; None where it is not wanted.
-    """
-
-    classes: np.ndarray
-    lesion: np.ndarray | None
-    lesion_doubt: np.ndarray
-    entropy: np.ndarray | None
-
-
-def _fuse(
-    probability: torch.Tensor, fine: Grid, crop: Grid, spread: torch.Tensor | None = None, with_entropy: bool = False
-) -> _Fused:
-    """Classes on the input grid: probabilities are resampled, then decided once.
-
-    Liver and lesion together decide what is liver; inside it the larger of the two decides the class.
-
-    Args:
-        probability: [liver and, where the model tells them apart, lesion; k, j, i] on ``fine``.
-        fine: the refine network's grid.
-        crop: the input grid inside the box.
-        spread: how far mirrored copies disagree on lesions, [k, j, i] on ``fine``.
-        with_entropy: give the entropy of every voxel.
-    """
-    import torch
-
-    classes, lesions, doubts, entropies = [], [], [], []
-    channels = [*probability, *([] if spread is None else [spread])]
-    for slabs in zip(*(iter_resampled(channel, fine, crop, 0.0) for channel in channels), strict=True):
-        parts = slabs[: len(probability)]
-        inside = sum(parts) > 0.5
-        slab = inside.to(torch.uint8)
-        if len(parts) > 1:
-            lesion = inside & (parts[1] > parts[0])
-            slab[lesion] = LESION_CLASS
-            lesions.append(parts[1].to(torch.float16))
-            # Only where there is something to be sure of: a share of a percent of the voxels.
-            there = [values[lesion] for values in slabs]
-            doubts.append(torch.stack([_entropy(there[: len(parts)]), *there[len(parts) :]], dim=1))
-        classes.append(slab)
-        if with_entropy:
-            entropies.append(_entropy(parts).mul_(255).round_().to(torch.uint8))
-    return _Fused(
-        torch.cat(classes).numpy(),
-        torch.cat(lesions).numpy() if lesions else None,
-        torch.cat(doubts).numpy() if doubts else np.zeros((0, 1), np.float32),
-        torch.cat(entropies).numpy() if with_entropy else None,
-    )
-
-
-def _entropy(foreground: Sequence[torch.Tensor]) -> torch.Tensor:
-    """−Σ p ln p over all classes, what is not foreground being background, as a share of its highest value: 0…1."""
-    import torch
-
-    total = torch.special.entr((1 - sum(foreground)).clamp_(0, 1))
-    for values in foreground:
-        total += torch.special.entr(values.clamp(0, 1))
-    return total.div_(float(np.log(len(foreground) + 1))).clamp_(0, 1)
-
-
-def _evidence(part: np.ndarray, fused: _Fused, crop: Grid) -> dict[int, dict[str, float]]:
+def _evidence(part: np.ndarray, fused: Answer, crop: Grid) -> dict[int, dict[str, float]]:
     """What speaks for each lesion of ``part``, the cleaned labels on ``crop``."""
     # Cleaning takes lesions away and adds none, so that these voxels are all that there are.
     where = np.flatnonzero(fused.classes == LESION_CLASS)
@@ -399,8 +357,7 @@ def _evidence(part: np.ndarray, fused: _Fused, crop: Grid) -> dict[int, dict[str
 
 def _paste(part: np.ndarray, lesions: Sequence[Lesion], box: Box, grid: Grid) -> tuple[np.ndarray, tuple[Lesion, ...]]:
     """Labels of the box back on the input grid, and the lesions' boxes with them."""
-    labels = np.zeros(grid.shape, part.dtype)
-    labels[box.slices] = part
+    labels = _on_grid(part, box, grid)
     moved = []
     for lesion in lesions:
         start, stop = (np.array(corner) + box.start for corner in (lesion.box.start, lesion.box.stop))
@@ -449,11 +406,11 @@ def _provenance(cascade: Cascade, options: Options, identity: dict[str, Any]) ->
             "role": stage.manifest.role,
             "version": stage.manifest.version,
             "sha256": stage.manifest.weights_sha256,
-            "device": getattr(stage, "device", "none"),
+            "device": stage.device,
             "overlap": getattr(stage, "overlap", None),
             "forward_seconds": round(getattr(stage, "forward_seconds", 0.0), 3),
         }
-        for stage in (cascade.locate, cascade.refine, *([] if cascade.gate is None else [cascade.gate]))
+        for stage in (*cascade.stages, *([] if cascade.gate is None else [cascade.gate]))
     ]
     return {
         "models": models,

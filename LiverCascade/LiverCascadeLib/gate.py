@@ -15,11 +15,11 @@ import numpy as np
 from .geometry import Box, Grid, resample
 from .models import Manifest, load_network
 from .models.slicewise import neighbors
+from .volume import AIR_HU
 
 if TYPE_CHECKING:
     import torch
 
-AIR_HU = -1024
 # A slice with less liver than this is not judged.
 LEAST_LIVER_MM2 = 400.0
 _SLICES_AT_ONCE = 32

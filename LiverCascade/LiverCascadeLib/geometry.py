@@ -201,6 +201,13 @@ class Grid:
         matrix[:3, 3] = center - matrix[:3, :3] @ ((size - 1) / 2)
         return Grid(size, matrix)
 
+    def with_size(self, size: Sequence[int]) -> Grid:
+        """The same block of the patient, edge to edge, cut into ``size`` voxels along (i, j, k)."""
+        matrix = self.ijk_to_ras.copy()
+        matrix[:3, :3] *= np.array(self.size) / np.asarray(size)
+        matrix[:3, 3] += (matrix[:3, :3] - self.ijk_to_ras[:3, :3]).sum(axis=1) / 2
+        return Grid(size, matrix)
+
     def box_covering(self, box: Box, other: Grid, margin_mm: float = 0.0) -> Box:
         """The box of *this* grid that covers ``box`` of ``other`` with ``margin_mm`` around it, clipped to this grid.
 

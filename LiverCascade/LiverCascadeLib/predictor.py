@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .errors import ResourceError
-from .findings import Finding, Severity
+from .findings import Finding
 from .geometry import Grid
+from .ladder import MemoryLadder
 from .models import Manifest, load_network
 from .progress import Progress
+from .stages import CanonicalStage
+from .windows import gaussian_profile, window_starts
 
 if TYPE_CHECKING:
     import torch
@@ -24,26 +25,6 @@ LEAST_SAY = 0.01
 
 # 'Thorough' windows stand at this share of their usual distance.
 THOROUGH_STEP = 0.75
-
-
-class StagePredictor(Protocol):
-    """What a stage of the cascade is made of; a test may put an oracle in the network's place."""
-
-    manifest: Manifest
-
-    def predict(self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress) -> torch.Tensor:
-        """Probabilities of all labels but the background.
-
-        Args:
-            ct: HU on ``grid``, float32 [k, j, i].
-            prior: located liver probability on ``grid``, for models that take one.
-            grid: canonical grid with the manifest's spacing.
-            progress: updated after every window; may raise Cancelled.
-
-        Returns:
-            float32 [labels - 1, k, j, i] on the CPU.
-        """
-        ...
 
 
 def choose_device(wish: str = "auto") -> str:
@@ -74,20 +55,6 @@ def autocast_dtype(device: str) -> torch.dtype | None:
     # Without native bf16 instructions the CPU emulates them, slower than float32.
     native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return torch.bfloat16 if native() else None
-
-
-def window_starts(size: int, patch: int, overlap: float) -> list[int]:
-    """First voxels of the windows that cover ``size`` voxels, evenly spread, ``overlap`` of a patch at least."""
-    if size <= patch:
-        return [0]
-    count = int(np.ceil((size - patch) / max(1.0, patch * (1 - overlap)))) + 1
-    return [round(n * (size - patch) / (count - 1)) for n in range(count)]
-
-
-def gaussian_profile(patch: int) -> np.ndarray:
-    """Weights of a window along one axis: a Gaussian with σ = patch / 8 that never falls below 1e-3."""
-    distance = np.arange(patch) - (patch - 1) / 2
-    return np.maximum(np.exp(-0.5 * (distance / (patch / 8)) ** 2), 1e-3).astype(np.float32)
 
 
 def _sum_of_windows(size: int, starts: list[int], profile: torch.Tensor) -> torch.Tensor:
@@ -126,7 +93,7 @@ def _corners_that_matter(
     return corners
 
 
-class NetworkPredictor:
+class NetworkPredictor(CanonicalStage):
     """A network from a manifest, run as a sliding window with Gaussian blending.
 
     Args:
@@ -140,7 +107,6 @@ class NetworkPredictor:
 
     Attributes:
         forward_seconds: time that the last prediction spent inside forward passes.
-        findings: what the ladder had to do on the way of the last prediction.
         keep_spread: also keep how far mirrored copies disagree; without copies there is nothing to keep.
         spread: standard deviation of the last label's probability over the mirrored copies of the last prediction,
             float32 [k, j, i] on its grid; None where it was not kept.
@@ -158,56 +124,36 @@ class NetworkPredictor:
         import torch
 
         self.manifest = manifest
-        self.device, self.store = device, device
         usual = 1 - THOROUGH_STEP * (1 - manifest.overlap) if thorough else manifest.overlap
         self.overlap = usual if overlap is None else overlap
-        self.batch = max(1, batch)
         self.mirror_axes = manifest.mirror_axes if thorough else ()
         self.forward_seconds = 0.0
-        self.findings: list[Finding] = []
-        self.keep_spread, self.spread = False, None
         # Instance norms want plain memory; on the CPU, turning it back and forth would cost more than the convolutions
         # gain from channels that come last.
         self._layout = torch.contiguous_format if device == "cpu" else torch.channels_last_3d
         network = load_network(manifest) if network is None else network
         self._network = network.to(device, memory_format=self._layout)
+        self.ladder = MemoryLadder(manifest.title, device, batch, self._network.to)
+
+    @property
+    def device(self) -> str:
+        """Where the network computes; the ladder may have changed it."""
+        return self.ladder.device
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the ladder had to do on the way of the last prediction."""
+        return self.ladder.findings
 
     def predict(self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress) -> torch.Tensor:
-        """See :meth:`StagePredictor.predict`. On an out-of-memory error the same run goes on with less memory."""
+        """See :meth:`.CanonicalStage.predict`. On an out-of-memory error the same run goes on with less memory."""
         self.forget()
-        while True:
-            try:
-                return self._predict(ct, prior, grid, progress)
-            except MemoryError as error:
-                reason = str(error)
-            except RuntimeError as error:
-                # torch.OutOfMemoryError on a GPU; on the CPU the allocator raises a plain RuntimeError.
-                if "out of memory" not in str(error).lower() and "not enough memory" not in str(error).lower():
-                    raise
-                reason = str(error).splitlines()[0]
-            self._step_down(reason)
+        return self.ladder.run(lambda: self._predict(ct, prior, grid, progress))
 
     def forget(self) -> None:
         """Begins anew what is told about the last prediction; a run that does not come this far has none."""
-        self.forward_seconds, self.findings, self.spread = 0.0, [], None
-
-    def _step_down(self, reason: str) -> None:
-        """The ladder: one window at a time, then stitching on the CPU, then everything on the CPU."""
-        import torch
-
-        if self.batch > 1:
-            self.batch, action = 1, "one window at a time"
-        elif self.store != "cpu":
-            self.store, action = "cpu", "stitching in main memory"
-        elif self.device != "cpu":
-            self.device, action = "cpu", "computing on the CPU"
-            self._network.to("cpu")
-        else:
-            raise ResourceError(f"Memory ran out, even with the smallest settings ({reason}). Close other programs.")
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        message = f"Memory ran out while {self.manifest.title} was computing; the run went on with {action}."
-        self.findings.append(Finding("out-of-memory", Severity.INFO, message))
+        self.forward_seconds, self.spread = 0.0, None
+        self.ladder.forget()
 
     def _predict(self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress) -> torch.Tensor:
         import torch
@@ -224,22 +170,22 @@ class NetworkPredictor:
         # The sum of all windows' weights is separable.
         norms = [_sum_of_windows(n, first, profile) for n, first, profile in zip(shape, starts, profiles, strict=True)]
         corners = _corners_that_matter(image > 0.01, starts, profiles, norms)
-        profiles = [profile.to(self.store) for profile in profiles]
+        profiles = [profile.to(self.ladder.store) for profile in profiles]
         weight = profiles[0][:, None, None] * profiles[1][:, None] * profiles[2]
         labels = len(self.manifest.labels) - 1
         with_spread = self.keep_spread and bool(self.mirror_axes)
         # Where it is kept, the variance over mirrored copies is blended as one more channel.
-        total = torch.zeros((labels + with_spread, *shape), device=self.store)
+        total = torch.zeros((labels + with_spread, *shape), device=self.ladder.store)
         progress.update(0.0)
-        for n in range(0, len(corners), self.batch):
-            windows = [self._window(c, patch) for c in corners[n : n + self.batch]]
+        for n in range(0, len(corners), self.ladder.batch):
+            windows = [self._window(c, patch) for c in corners[n : n + self.ladder.batch]]
             probability = self._forward(torch.stack([image[w] for w in windows]), with_spread)
-            for window, values in zip(windows, probability.to(self.store), strict=True):
+            for window, values in zip(windows, probability.to(self.ladder.store), strict=True):
                 total[window].addcmul_(values, weight)
             progress.update((n + len(windows)) / len(corners))
         # Windows that were passed over voted for background.
         for axis, norm in enumerate(norms):
-            total /= norm.to(self.store).reshape([-1 if a == axis else 1 for a in range(3)])
+            total /= norm.to(self.ladder.store).reshape([-1 if a == axis else 1 for a in range(3)])
         inner = tuple(slice(p // 2, p // 2 + n) for p, n in zip(padding, grid.shape, strict=True))
         total = total[(slice(None), *inner)].cpu()
         if with_spread:

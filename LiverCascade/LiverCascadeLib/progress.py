@@ -25,29 +25,32 @@ class Progress:
     timings: dict[str, float] = field(default_factory=dict)
     _stage: str = ""
     _started: float = 0.0
+    _part: tuple[int, int] = (0, 1)
 
-    def stage(self, name: str) -> None:
-        """Ends the current stage and begins stage ``name``."""
+    def stage(self, name: str, part: int = 0, parts: int = 1) -> None:
+        """Ends the current stage and begins stage ``name``, or part ``part`` (from 0) of ``parts`` of it."""
         self.finish()
-        self._stage, self._started = name, time.perf_counter()
+        self._stage, self._started, self._part = name, time.perf_counter(), (part, parts)
         self.update(0.0)
 
     def update(self, fraction: float) -> None:
-        """Tells how far the current stage is.
+        """Tells how far the current stage, or part of it, is.
 
         Raises:
             Cancelled: the user asked for it.
         """
         if self.is_cancelled():
             raise Cancelled()
-        self.listener(self._stage, min(1.0, max(0.0, fraction)))
+        done, parts = self._part
+        self.listener(self._stage, min(1.0, max(0.0, (done + fraction) / parts)))
 
     def finish(self) -> None:
         """Ends the current stage."""
         if self._stage:
             elapsed = time.perf_counter() - self._started
             self.timings[self._stage] = self.timings.get(self._stage, 0.0) + elapsed
-            self.listener(self._stage, 1.0)
+            done, parts = self._part
+            self.listener(self._stage, (done + 1) / parts)
             self._stage = ""
 
 

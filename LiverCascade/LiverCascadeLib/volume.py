@@ -23,6 +23,8 @@ from .pixels import Int16Sink, allocated, array_of, check_one_volume, quiet_itk
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
+# What lies around a scan.
+AIR_HU = -1024
 SUFFIXES = {
     "nifti": (".nii.gz", ".nii"),
     "nrrd": (".nrrd", ".nhdr"),

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from LiverCascadeLib.cascade import Options, locate_liver
 from LiverCascadeLib.geometry import Grid
-from LiverCascadeLib.predictor import StagePredictor
 from LiverCascadeLib.progress import Progress
+from LiverCascadeLib.stages import Stage
 from LiverCascadeLib.volume import Volume
 
 from .cases import AIR_HU, Case
@@ -77,7 +77,7 @@ class PriorBank:
 
     @classmethod
     def fill(
-        cls, folder: Path, cases: Sequence[Case], stage: StagePredictor, spec: SampleSpec, variants: int, seed: int
+        cls, folder: Path, cases: Sequence[Case], stage: Stage, spec: SampleSpec, variants: int, seed: int
     ) -> PriorBank:
         """Makes what is missing: ``variants`` looks of each synthetic case, four times as many of each real one.
 
@@ -145,7 +145,7 @@ class PriorBank:
         return torch.sigmoid(logits)
 
 
-def _located(case: Case, stage: StagePredictor, spec: SampleSpec, rng, generator) -> np.ndarray:
+def _located(case: Case, stage: Stage, spec: SampleSpec, rng, generator) -> np.ndarray:
     """The locate network's probability on one look of the whole case: float16 [k, j, i]."""
     spacing = spec.spacing_mm[::-1]
     shape = [max(2, int(np.ceil(n * s / t))) for n, s, t in zip(case.image.shape, case.spacing, spacing, strict=True)]

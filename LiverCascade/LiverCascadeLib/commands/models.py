@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..models.catalogue import CatalogueModel, in_megabytes, problems, read_cata
 from ..models.download import Connection
 from ..models.install import CONSENT, Description, import_model, install, license_text
 from ..models.library import Library
-from ..models.stages import STAGE_ROLES, STRUCTURES, InstalledModel
+from ..models.stage_file import ROLES, STRUCTURES, StageFile
 from ..progress import Progress, cancel_on_signals
 from .arguments import ProgressPrinter, count, not_negative
 
@@ -89,7 +90,7 @@ def _add_import(actions: argparse._SubParsersAction) -> None:
     parser.add_argument("path", type=Path, metavar="PATH", help="nnU-Net v2 model or MONAI bundle, folder or zip")
     parser.add_argument("--id", metavar="ID", help="name for the model (default: from its data set)")
     parser.add_argument("--title", metavar="TEXT", help="name for people")
-    parser.add_argument("--role", choices=STAGE_ROLES, help="what it is to do (default: guessed from its labels)")
+    parser.add_argument("--role", choices=ROLES, help="what it is to do (default: guessed from its labels)")
     parser.add_argument("--license", metavar="TEXT", help="the model's license")
     parser.add_argument(
         "--structure",
@@ -154,7 +155,7 @@ def _embedded() -> list[Any]:
     from ..models import load_manifest
     from ..resources import EMBEDDED_MODELS
 
-    return [load_manifest(EMBEDDED_MODELS / role) for role in STAGE_ROLES]
+    return [load_manifest(EMBEDDED_MODELS / role) for role in ROLES]
 
 
 def _run_list(options: argparse.Namespace) -> int:
@@ -169,7 +170,7 @@ def _run_list(options: argparse.Namespace) -> int:
     installed = library.installed()
     print(f"\nInstalled in {library.root}:" if installed else f"\nNothing is installed in {library.root}.")
     for model in installed:
-        print(f"{model.role:8} {model.id} ({model.title}; {model.content['license']})")
+        print(f"{model.role:8} {model.id} ({model.title}; {model.license})")
     for name in library.damaged():
         print(f"damaged  {name} (install it again, or remove it)")
     print("\nCascades, for --model:")
@@ -191,7 +192,7 @@ def _records(library: Library) -> dict[str, Any]:
     return {
         "folder": str(library.root),
         "embedded": [manifest.as_dict() for manifest in _embedded()],
-        "installed": [{**model.content, "folder": str(model.folder)} for model in library.installed()],
+        "installed": [_record(model) for model in library.installed()],
         "damaged": list(library.damaged()),
         "cascades": [
             {"id": c.id, "title": c.title, "members": list(c.members), "missing": list(c.missing)}
@@ -199,6 +200,10 @@ def _records(library: Library) -> dict[str, Any]:
         ],
         "available": [_available(entry) for entry in library.catalogue.models if entry.id not in there],
     }
+
+
+def _record(model: StageFile) -> dict[str, Any]:
+    return {**asdict(model), "folder": str(model.folder)}
 
 
 def _available(entry: CatalogueModel) -> dict[str, Any]:
@@ -304,7 +309,7 @@ def _import(options: argparse.Namespace, reporter: _Reporter) -> tuple[list[str]
     imported = import_model(options.path, Library(), description, reporter.progress)
     model = imported.model
     sentences = [*imported.notes, f"Installed: {model.id} in {model.folder}"]
-    return sentences, {"installed": [model.id], "notes": list(imported.notes), "stage": model.content}
+    return sentences, {"installed": [model.id], "notes": list(imported.notes), "stage": _record(model)}
 
 
 def _run_combine(options: argparse.Namespace) -> int:
@@ -329,7 +334,7 @@ def _run_verify(options: argparse.Namespace) -> int:
     return _say(options, ["Everything is as it was installed."], {"problems": []})
 
 
-def _chosen(library: Library, model_id: str | None) -> tuple[InstalledModel, ...]:
+def _chosen(library: Library, model_id: str | None) -> tuple[StageFile, ...]:
     if model_id is None:
         return library.installed()
     model = library.find(model_id)

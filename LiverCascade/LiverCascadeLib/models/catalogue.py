@@ -15,10 +15,10 @@ from typing import Any
 
 from ..errors import ModelError
 from ..resources import EMBEDDED_MODELS
+from .stage_file import SCHEMA_VERSION as STAGE_SCHEMA_VERSION
 
 CATALOGUE_FILE = EMBEDDED_MODELS / "catalogue.json"
 SCHEMA_FILE = EMBEDDED_MODELS / "catalogue.schema.json"
-STAGE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class CatalogueModel:
     def stage(self) -> dict[str, Any]:
         """The content of the installed model's ``stage.json``, but for the checksums of its files."""
         content = {
-            "schema_version": STAGE_VERSION,
+            "schema_version": STAGE_SCHEMA_VERSION,
             "format": self.format,
             "id": self.id,
             "role": self.role,

@@ -19,11 +19,12 @@ from typing import Any
 from ..errors import Cancelled, LiverCascadeError, ModelError, OutputError, ResourceError
 from ..progress import Progress
 from .archive import unpack
-from .catalogue import STAGE_VERSION, CatalogueModel, in_megabytes
+from .cascade_file import write_json
+from .catalogue import CatalogueModel, in_megabytes
 from .download import Connection, RemoteFile, digest_of, discard, download, require_space
 from .library import Library, checked_id
 from .recognize import Recognized, recognize, structures_of
-from .stages import STAGE_FILE, InstalledModel, load_stage, stage_problems, write_json
+from .stage_file import SCHEMA_VERSION, STAGE_NAME, StageFile, read_stage_file
 
 NEW = ".new-"
 CONSENT = "--accept-license"
@@ -54,7 +55,7 @@ class Description:
 class Imported:
     """An imported model, and sentences about what was guessed."""
 
-    model: InstalledModel
+    model: StageFile
     notes: tuple[str, ...] = field(default=())
 
 
@@ -74,7 +75,7 @@ def license_text(entry: CatalogueModel) -> str:
 
 def install(
     entry: CatalogueModel, library: Library, connection: Connection, progress: Progress, license_accepted: bool
-) -> InstalledModel:
+) -> StageFile:
     """Downloads and installs a model of the catalogue; one that is installed and whole is left as it is.
 
     Raises:
@@ -156,7 +157,7 @@ def remove_stale(library: Library) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _whole(model_id: str, library: Library) -> InstalledModel | None:
+def _whole(model_id: str, library: Library) -> StageFile | None:
     """The installed model, if nothing of it is missing or altered."""
     try:
         model = library.find(model_id)
@@ -199,7 +200,7 @@ def _described(path: Path, found: Recognized, description: Description, notes: l
     if description.license is None:
         notes.append("Its license is not known: ask whoever gave it to you, and record it with --license.")
     return {
-        "schema_version": STAGE_VERSION,
+        "schema_version": SCHEMA_VERSION,
         "format": found.format,
         "id": _id_from(path, found),
         "role": role,
@@ -269,9 +270,7 @@ def _copy(source: Path, found: Recognized, folder: Path, progress: Progress) -> 
     progress.finish()
 
 
-def _settle(
-    folder: Path, stage: dict[str, Any], found: Recognized, library: Library, progress: Progress
-) -> InstalledModel:
+def _settle(folder: Path, stage: dict[str, Any], found: Recognized, library: Library, progress: Progress) -> StageFile:
     """Gives the unpacked model its ``stage.json`` and its place."""
     progress.stage("record")
     for path in sorted(folder.rglob("*"), reverse=True):
@@ -281,20 +280,18 @@ def _settle(
             path.rmdir()
     stage = dict(stage)
     stage["files_sha256"] = {str(name): digest_of(folder / name, "sha256", progress) for name in found.files}
-    problems = stage_problems(stage)
-    if problems:
-        raise ModelError(f"The model cannot be described: {'; '.join(problems)}.")
     place = library.stages / checked_id(stage["id"])
     if place.exists() and _whole(stage["id"], library) is not None:
         raise ModelError(f"A model with the id {stage['id']} is installed already. Remove it, or choose another --id.")
     if library.catalogue.cascade(stage["id"]) is not None:
         raise ModelError(f"{stage['id']} is the id of a cascade. Choose another --id.")
-    write_json(folder / STAGE_FILE, stage)
+    write_json(folder / STAGE_NAME, stage)
+    read_stage_file(folder)  # refuses what is not valid
     progress.update(1.0)
     library.clear(stage["id"])  # what is left of a damaged one
     folder.replace(place)
     progress.finish()
-    return load_stage(place)
+    return read_stage_file(place)
 
 
 @contextmanager

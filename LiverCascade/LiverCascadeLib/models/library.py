@@ -22,18 +22,10 @@ from pathlib import Path
 from ..errors import ModelError, OutputError
 from ..progress import Progress
 from ..resources import EMBEDDED_MODELS
+from .cascade_file import CASCADE_FILE, SCHEMA_VERSION, cascade_members, read_cascade_file, write_json
 from .catalogue import Catalogue, load_catalogue
 from .download import digest_of, discard
-from .stages import (
-    CASCADE_FILE,
-    STAGE_FILE,
-    STAGE_ROLES,
-    InstalledModel,
-    cascade_members,
-    load_stage,
-    read_cascade,
-    write_json,
-)
+from .stage_file import ROLES, STAGE_NAME, StageFile, read_stage_file
 
 FOLDER_VARIABLE = "LIVERCASCADE_MODELS"
 EMBEDDED = "embedded"
@@ -87,12 +79,12 @@ class Library:
         self.stages, self.downloads = self.root / "stages", self.root / "downloads"
         self._cascades, self._checksums = self.root / "cascades", self.root / "checksums.json"
 
-    def installed(self) -> tuple[InstalledModel, ...]:
+    def installed(self) -> tuple[StageFile, ...]:
         """All models that are installed and can be read, by id; damaged ones are found by :meth:`problems`."""
         found = []
-        for folder in self._folders(self.stages, STAGE_FILE):
+        for folder in self._folders(self.stages, STAGE_NAME):
             try:
-                found.append(load_stage(folder))
+                found.append(read_stage_file(folder))
             except ModelError:
                 continue  # damaged() names it
         return tuple(found)
@@ -102,19 +94,19 @@ class Library:
         readable = {model.folder for model in self.installed()}
         return tuple(folder.name for folder in self._folders(self.stages, "") if folder not in readable)
 
-    def find(self, model_id: str) -> InstalledModel | None:
+    def find(self, model_id: str) -> StageFile | None:
         """The installed model with this id; None where there is none.
 
         Raises:
             ModelError: it is there and damaged.
         """
         folder = self.stages / checked_id(model_id)
-        return load_stage(folder) if folder.is_dir() else None
+        return read_stage_file(folder) if folder.is_dir() else None
 
-    def problems(self, model: InstalledModel, progress: Progress | None = None) -> list[str]:
+    def problems(self, model: StageFile, progress: Progress | None = None) -> list[str]:
         """What is wrong with the files of an installed model: missing, or not what was installed."""
         found = []
-        for name, expected in model.content["files_sha256"].items():
+        for name, expected in model.files_sha256.items():
             path = model.folder / name
             if not path.is_file():
                 found.append(f"{name} is missing")
@@ -277,7 +269,7 @@ class Library:
     def _users_cascade(self, folder: Path, there: set[str]) -> KnownCascade:
         path = folder / CASCADE_FILE
         try:
-            content, members = read_cascade(path), cascade_members(path)
+            content, members = read_cascade_file(path), cascade_members(path)
         except ModelError as error:
             return KnownCascade(folder.name, folder.name, str(error), (), ("cascade.json that is valid",), path)
         names = tuple(EMBEDDED if EMBEDDED_MODELS.resolve() in member.parents else member.name for member in members)
@@ -289,12 +281,12 @@ class Library:
             return str(EMBEDDED_MODELS / role) if name == EMBEDDED else f"../../stages/{name}"
 
         content = {
-            "schema_version": 1,
+            "schema_version": SCHEMA_VERSION,
             "id": cascade_id,
             "title": title,
             "intended_use": intended_use,
-            "locate": where(members[0], STAGE_ROLES[0]),
-            "refine": [where(name, STAGE_ROLES[1]) for name in members[1:]],
+            "locate": where(members[0], ROLES[0]),
+            "refine": [where(name, ROLES[1]) for name in members[1:]],
             "classify": None,
         }
         path = self._cascades / cascade_id / CASCADE_FILE

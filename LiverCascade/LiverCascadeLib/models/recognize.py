@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import ModelError
 from .archive import is_wanted
 from .catalogue import Catalogue, CatalogueModel
-from .stages import STAGE_FILE, STRUCTURES
+from .stage_file import STAGE_NAME, STRUCTURES
 
 _NAMES = {
     "liver": "liver",
@@ -55,7 +55,7 @@ def recognize(folder: Path, catalogue: Catalogue) -> list[Recognized]:
     """
     files = sorted(_files_below(folder))
     names = set(files)
-    if PurePosixPath(STAGE_FILE) in names:
+    if PurePosixPath(STAGE_NAME) in names:
         return [_own_stage(folder, files)]
     found = []
     for path in files:
@@ -157,11 +157,11 @@ def _bundle(folder: Path, place: PurePosixPath, files: list[PurePosixPath], cata
 
 
 def _own_stage(folder: Path, files: list[PurePosixPath]) -> Recognized:
-    content = _json(folder / STAGE_FILE)
-    wanted = tuple(path for path in files if path.name != STAGE_FILE)
+    content = _json(folder / STAGE_NAME)
+    wanted = tuple(path for path in files if path.name != STAGE_NAME)
     model = content.get("model")
     if not isinstance(model, str) or not any(path.is_relative_to(model) for path in wanted):
-        raise ModelError(f"{folder / STAGE_FILE} names the model {model!r}, which is not beside it.")
+        raise ModelError(f"{folder / STAGE_NAME} names the model {model!r}, which is not beside it.")
     return Recognized(PurePosixPath(model), wanted, str(content.get("format")), {}, stage=content)
 
 

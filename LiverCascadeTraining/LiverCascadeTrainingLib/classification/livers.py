@@ -18,8 +18,9 @@ from LiverCascadeLib.gate import crop_grid, slices_with_liver
 from LiverCascadeLib.geometry import Box, Grid, resample
 from LiverCascadeLib.models import load_manifest
 from LiverCascadeLib.postprocess import components
-from LiverCascadeLib.predictor import NetworkPredictor, StagePredictor
+from LiverCascadeLib.predictor import NetworkPredictor
 from LiverCascadeLib.progress import Progress
+from LiverCascadeLib.stages import Stage
 from LiverCascadeLib.volume import Volume
 
 from ..cases import AIR_HU, Case, load_cases
@@ -279,7 +280,7 @@ def synthetic_parts(cases: Sequence[Case], config: ClassifyConfig) -> dict[str, 
     return {name: PARTS[int(np.searchsorted(ends, n, side="right"))] for n, name in enumerate(names)}
 
 
-def make_liver(case: Case, look: int, config: ClassifyConfig, stage: StagePredictor | None) -> Liver | None:
+def make_liver(case: Case, look: int, config: ClassifyConfig, stage: Stage | None) -> Liver | None:
     """One look of a body, with lesions where ``look`` is odd; None where the locate model finds no liver."""
     rng = np.random.default_rng([config.training.split_seed, zlib.crc32(case.name.encode()), look])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))

@@ -1,0 +1,73 @@
+"""Where the windows of a network stand, and how much each of them says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+Corner = tuple[int, int, int]
+
+
+def window_starts(size: int, patch: int, overlap: float) -> list[int]:
+    """First voxels of the windows that cover ``size`` voxels, evenly spread, ``overlap`` of a patch at least."""
+    if size <= patch:
+        return [0]
+    count = int(np.ceil((size - patch) / max(1.0, patch * (1 - overlap)))) + 1
+    return [round((size - patch) / (count - 1) * n) for n in range(count)]
+
+
+def gaussian_profile(patch: int) -> np.ndarray:
+    """Weights of a window along one axis: a Gaussian with σ = patch / 8 that never falls below 1e-3."""
+    distance = np.arange(patch) - (patch - 1) / 2
+    return np.maximum(np.exp(-0.5 * (distance / (patch / 8)) ** 2), 1e-3).astype(np.float32)
+
+
+def windows_over(region: np.ndarray, patch: Corner, overlap: float) -> list[Corner]:
+    """First voxels of the windows that cover a region with as few windows as possible.
+
+    A liver is a wedge: a regular grid over its box puts windows where there is no liver. Here windows are laid along
+    the first axis, in each of their layers along the second, and in each row along the third, only as far as the
+    region goes there.
+
+    Args:
+        region: bool [k, j, i]; what is outside needs no window.
+        patch: voxels of a window along k, j and i; no axis is longer than the region's.
+        overlap: of neighboring windows, as a share of a patch, at least.
+    """
+    corners = []
+    for k, layer in _layers(region, 0, patch[0], overlap):
+        for j, row in _layers(layer, 1, patch[1], overlap):
+            corners.extend((k, j, i) for i, _ in _layers(row, 2, patch[2], overlap))
+    return corners
+
+
+def _layers(region: np.ndarray, axis: int, patch: int, overlap: float) -> list[tuple[int, np.ndarray]]:
+    """Windows along one axis of ``region``, each with the part of the region that it is responsible for."""
+    others = tuple(a for a in range(3) if a != axis)
+    hits = np.flatnonzero(region.any(axis=others))
+    if not hits.size:
+        return []
+    size = region.shape[axis]
+    low, high = int(hits[0]), int(hits[-1]) + 1
+    if high - low <= patch:
+        # In the middle of what it is for, so that it sees as much of the surroundings on one side as on the other.
+        starts = [int(np.clip((low + high - patch) // 2, 0, size - patch))]
+    else:
+        starts = [low + start for start in window_starts(high - low, patch, overlap)]
+    # Each takes what lies nearest to its middle.
+    borders = [0, *((one + other + patch) // 2 for one, other in pairwise(starts)), size]
+    layers = []
+    for start, (first, last) in zip(starts, pairwise(borders), strict=True):
+        own = np.zeros_like(region)
+        index = tuple(slice(first, last) if a == axis else slice(None) for a in range(3))
+        own[index] = region[index]
+        if own.any():
+            layers.append((start, own))
+    return layers
+
+
+def touching(region: np.ndarray, corners: Sequence[Corner], patch: Corner) -> list[Corner]:
+    """Those of ``corners`` whose window holds some of ``region``, bool [k, j, i]."""
+    return [c for c in corners if region[tuple(slice(n, n + p) for n, p in zip(c, patch, strict=True))].any()]
