@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -33,6 +34,7 @@ examples:
 
 environment:
   LIVERCASCADE_MODELS  folder for the models (default: this user's folder for application data)
+  LIVERCASCADE_MIRROR  the same as --mirror, for the panel in Slicer as well
   HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE  as for other programs; --proxy and --ca come first"""
 
 
@@ -78,7 +80,12 @@ def _add_install(actions: argparse._SubParsersAction) -> None:
     parser = _action(actions, "install", "download and install a model or a cascade of the catalogue", _run_install)
     parser.add_argument("id", metavar="ID", help="of a model or a cascade")
     parser.add_argument(CONSENT, action="store_true", help="the license was read and is accepted")
-    parser.add_argument("--mirror", metavar="URL", help="takes the place of the publisher's address; also file://")
+    parser.add_argument(
+        "--mirror",
+        default=os.environ.get("LIVERCASCADE_MIRROR"),
+        metavar="URL",
+        help="takes the place of the publisher's address; also file:// (default: LIVERCASCADE_MIRROR)",
+    )
     parser.add_argument("--proxy", metavar="URL", help="such as http://proxy.hospital:3128")
     parser.add_argument("--ca", type=Path, metavar="FILE", help="certificates to trust, in PEM format")
     parser.add_argument("--timeout", type=count, default=30, metavar="S", help="seconds to wait for a silent server")

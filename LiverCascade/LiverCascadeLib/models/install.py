@@ -143,8 +143,10 @@ def import_model(path: Path, library: Library, description: Description, progres
 
 def remove_stale(library: Library) -> None:
     """Removes what processes left in the library that died while they installed or removed something."""
-    import psutil
-
+    try:
+        import psutil
+    except ImportError:
+        return  # nobody can be asked who is alive
     for parent in (library.stages, library.root / "cascades"):
         for folder in parent.glob(".*") if parent.is_dir() else ():
             owner = folder.name.split("-")[1] if folder.name.startswith(NEW) else folder.name.rpartition("-")[2]

@@ -54,7 +54,6 @@ class KnownCascade:
         id, title, intended_use: for people.
         members: ids of its models, the one that locates first.
         missing: those that are not installed.
-        path: of its ``cascade.json``; None for one of the catalogue that is not complete.
     """
 
     id: str
@@ -62,7 +61,6 @@ class KnownCascade:
     intended_use: str
     members: tuple[str, ...]
     missing: tuple[str, ...]
-    path: Path | None
 
 
 class Library:
@@ -158,12 +156,15 @@ class Library:
         known = []
         for entry in self.catalogue.cascades:
             missing = tuple(name for name in entry.members if name not in there)
-            path = None if missing else self._cascades / entry.id / CASCADE_FILE
-            known.append(KnownCascade(entry.id, entry.title, entry.intended_use, entry.members, missing, path))
+            known.append(KnownCascade(entry.id, entry.title, entry.intended_use, entry.members, missing))
         for folder in self._folders(self._cascades, CASCADE_FILE):
             if self.catalogue.cascade(folder.name) is None:
                 known.append(self._users_cascade(folder, there))
         return tuple(known)
+
+    def path_of(self, cascade_id: str) -> Path:
+        """Where the ``cascade.json`` of a cascade is, once it is complete."""
+        return self._cascades / cascade_id / CASCADE_FILE
 
     def cascade_path(self, cascade_id: str) -> Path:
         """The ``cascade.json`` of a cascade all of whose models are installed.
@@ -183,7 +184,7 @@ class Library:
         entry = self.catalogue.cascade(cascade_id)
         if entry is not None:
             self._write_cascade(entry.id, entry.title, entry.intended_use, entry.members)
-        return self._cascades / cascade_id / CASCADE_FILE
+        return self.path_of(cascade_id)
 
     def combine(self, cascade_id: str, title: str, locate: str, refine: Sequence[str]) -> Path:
         """Puts installed models together.
@@ -271,10 +272,10 @@ class Library:
         try:
             content, members = read_cascade_file(path), cascade_members(path)
         except ModelError as error:
-            return KnownCascade(folder.name, folder.name, str(error), (), ("cascade.json that is valid",), path)
+            return KnownCascade(folder.name, folder.name, str(error), (), ("a cascade.json that is valid",))
         names = tuple(EMBEDDED if EMBEDDED_MODELS.resolve() in member.parents else member.name for member in members)
         missing = tuple(name for name in names if name != EMBEDDED and name not in there)
-        return KnownCascade(folder.name, str(content.get("title", folder.name)), "", names, missing, path)
+        return KnownCascade(folder.name, str(content.get("title", folder.name)), "", names, missing)
 
     def _write_cascade(self, cascade_id: str, title: str, intended_use: str, members: Sequence[str]) -> Path:
         def where(name: str, role: str) -> str:
@@ -289,7 +290,7 @@ class Library:
             "refine": [where(name, ROLES[1]) for name in members[1:]],
             "classify": None,
         }
-        path = self._cascades / cascade_id / CASCADE_FILE
+        path = self.path_of(cascade_id)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, content)
