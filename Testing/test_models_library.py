@@ -19,11 +19,11 @@ from LiverCascadeLib import cli
 from LiverCascadeLib.errors import ModelError
 from LiverCascadeLib.models import archive, catalogue
 from LiverCascadeLib.models.archive import unpack
-from LiverCascadeLib.models.cascade_file import cascade_members, read_cascade_file
+from LiverCascadeLib.models.cascade_file import read_cascade
 from LiverCascadeLib.models.catalogue import load_catalogue, problems, read_catalogue
 from LiverCascadeLib.models.install import Description, import_model, license_text
+from LiverCascadeLib.models.label_names import structure_of
 from LiverCascadeLib.models.library import Library, checked_id, models_argument, models_folder
-from LiverCascadeLib.models.recognize import structure_of
 from LiverCascadeLib.progress import Progress
 from LiverCascadeLib.resources import EMBEDDED_MODELS
 from tiny_models import save_pair
@@ -251,17 +251,9 @@ def test_a_trainer_without_mirroring_is_run_without(library, tmp_path):
     assert stage["mirror"] is False and stage["role"] == "locate" and stage["margin_mm"] == 0
 
 
-def test_region_labels_stay_lists(library, tmp_path):
-    labels = {"background": 0, "whole liver": [1, 2], "tumor": 2}
-    folder = written(nnunet_files(TRAINER, labels), tmp_path)
-    with pytest.raises(ModelError, match="liver"):
-        bring(library, folder, role="locate")
-    assert content_of(bring(library, folder, structures={"liver": [1, 2], "lesion": [2]}).model)["structures"][
-        "liver"
-    ] == [
-        1,
-        2,
-    ]
+def test_the_lesions_inside_a_region_liver_are_lesions(library, tmp_path):
+    folder = written(nnunet_files(TRAINER, {"background": 0, "whole liver": [1, 2], "tumor": [2]}), tmp_path)
+    assert content_of(bring(library, folder).model)["structures"] == {"liver": [1], "lesion": [2]}
 
 
 def test_a_zip_of_the_catalogue_is_known_by_its_folders(library, tmp_path):
@@ -348,6 +340,8 @@ def test_a_path_that_does_not_exist_is_a_sentence(library, tmp_path):
         ("kidney_tumor", None),
         ("lung vessels", None),
         ("spleen", None),
+        ("of the", None),
+        ("whole liver", "liver"),
         ("tumor_vessel", None),
         ("segment_9", None),
     ],
@@ -370,9 +364,9 @@ def stocked(library, tmp_path):
 
 def test_a_cascade_leads_to_installed_stages(stocked):
     path = stocked.cascade_path(LIVER_SET)
-    content = read_cascade_file(path)
+    content = json.loads(path.read_text())
     assert content["id"] == LIVER_SET and content["classify"] is None
-    folders = cascade_members(path)
+    folders = read_cascade(path).folders
     assert [folder.name for folder in folders] == list(load_catalogue().cascade(LIVER_SET).members)
     assert all((folder / "stage.json").is_file() for folder in folders)
     assert not Path(content["locate"]).is_absolute(), "the folder can be moved"
@@ -408,7 +402,7 @@ def test_removing_a_cascade_leaves_no_trace_and_keeps_what_others_need(stocked, 
 def test_a_model_that_the_users_cascade_needs_stays(stocked, tmp_path):
     lesions = "totalsegmentator-liver-lesions"
     path = stocked.combine("mine", "My own", "embedded", [lesions])
-    assert cascade_members(path)[0] == (EMBEDDED_MODELS / "locate").resolve()
+    assert read_cascade(path).locate == EMBEDDED_MODELS / "locate"
     mine = stocked.cascades()[-1]
     assert mine.id == "mine" and mine.title == "My own" and mine.members == ("embedded", lesions)
     assert stocked.cascade_path("mine") == path

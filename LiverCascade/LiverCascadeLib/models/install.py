@@ -22,8 +22,9 @@ from .archive import unpack
 from .cascade_file import write_json
 from .catalogue import CatalogueModel, in_megabytes
 from .download import Connection, RemoteFile, digest_of, discard, download, require_space
+from .label_names import structures_of
 from .library import Library, checked_id
-from .recognize import Recognized, recognize, structures_of
+from .recognize import Recognized, recognize
 from .stage_file import SCHEMA_VERSION, STAGE_NAME, StageFile, read_stage_file
 
 NEW = ".new-"

@@ -22,7 +22,7 @@ from pathlib import Path
 from ..errors import ModelError, OutputError
 from ..progress import Progress
 from ..resources import EMBEDDED_MODELS
-from .cascade_file import CASCADE_FILE, SCHEMA_VERSION, cascade_members, read_cascade_file, write_json
+from .cascade_file import CASCADE_NAME, SCHEMA_VERSION, read_cascade, write_json
 from .catalogue import Catalogue, load_catalogue
 from .download import digest_of, discard
 from .stage_file import ROLES, STAGE_NAME, StageFile, read_stage_file
@@ -157,14 +157,14 @@ class Library:
         for entry in self.catalogue.cascades:
             missing = tuple(name for name in entry.members if name not in there)
             known.append(KnownCascade(entry.id, entry.title, entry.intended_use, entry.members, missing))
-        for folder in self._folders(self._cascades, CASCADE_FILE):
+        for folder in self._folders(self._cascades, CASCADE_NAME):
             if self.catalogue.cascade(folder.name) is None:
                 known.append(self._users_cascade(folder, there))
         return tuple(known)
 
     def path_of(self, cascade_id: str) -> Path:
         """Where the ``cascade.json`` of a cascade is, once it is complete."""
-        return self._cascades / cascade_id / CASCADE_FILE
+        return self._cascades / cascade_id / CASCADE_NAME
 
     def cascade_path(self, cascade_id: str) -> Path:
         """The ``cascade.json`` of a cascade all of whose models are installed.
@@ -268,14 +268,14 @@ class Library:
         return self.catalogue.cascade(cascade_id) is None
 
     def _users_cascade(self, folder: Path, there: set[str]) -> KnownCascade:
-        path = folder / CASCADE_FILE
         try:
-            content, members = read_cascade_file(path), cascade_members(path)
+            found = read_cascade(folder / CASCADE_NAME)
         except ModelError as error:
             return KnownCascade(folder.name, folder.name, str(error), (), ("a cascade.json that is valid",))
+        members = [member.resolve() for member in (found.locate, *found.refine)]
         names = tuple(EMBEDDED if EMBEDDED_MODELS.resolve() in member.parents else member.name for member in members)
         missing = tuple(name for name in names if name != EMBEDDED and name not in there)
-        return KnownCascade(folder.name, str(content.get("title", folder.name)), "", names, missing)
+        return KnownCascade(folder.name, found.title or folder.name, "", names, missing)
 
     def _write_cascade(self, cascade_id: str, title: str, intended_use: str, members: Sequence[str]) -> Path:
         def where(name: str, role: str) -> str:

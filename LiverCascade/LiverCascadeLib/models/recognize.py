@@ -11,16 +11,8 @@ from typing import Any
 from ..errors import ModelError
 from .archive import is_wanted
 from .catalogue import Catalogue, CatalogueModel
-from .stage_file import STAGE_NAME, STRUCTURES
+from .stage_file import STAGE_NAME
 
-_NAMES = {
-    "liver": "liver",
-    **dict.fromkeys(("tumor", "tumour", "lesion", "cancer", "metastasis", "metastases", "hcc"), "lesion"),
-    **dict.fromkeys(("vessel", "vein", "vasculature"), "vessel"),
-}
-# Words that may stand around such a name.
-_AROUND = {"liver", "hepatic", "ct", "of", "the", "all"}
-_SEGMENT = re.compile(r"(?:liver_)?(?:couinaud_)?(?:segment|couinaud|seg)_?0?([1-8])")
 _CHECKPOINTS = ("checkpoint_final.pth", "checkpoint_best.pth")
 
 
@@ -64,30 +56,6 @@ def recognize(folder: Path, catalogue: Catalogue) -> list[Recognized]:
         elif path.name == "metadata.json" and path.parent.name == "configs":
             found.append(_bundle(folder, path.parent.parent, files, catalogue))
     return found
-
-
-def structures_of(labels: dict[str, list[int]]) -> dict[str, list[int]]:
-    """Guesses by their names which labels are liver, lesions, vessels and Couinaud's segments."""
-    structures: dict[str, list[int]] = {}
-    for name, values in labels.items():
-        structure = structure_of(name)
-        if structure is not None:
-            structures.setdefault(structure, []).extend(v for v in values if v not in structures.get(structure, []))
-    return {name: structures[name] for name in STRUCTURES if name in structures}
-
-
-def structure_of(name: str) -> str | None:
-    """The structure that a label's name means; None where it is none of those that are known."""
-    plain = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    segment = _SEGMENT.fullmatch(plain)
-    if segment:
-        return f"couinaud_{segment.group(1)}"
-    words = [word if word in _NAMES else word.removesuffix("s") for word in plain.split("_")]
-    meant = {_NAMES[word] for word in words if word in _NAMES and word != "liver"}
-    if not meant and "liver" in words:
-        meant = {"liver"}
-    strange = [word for word in words if word not in _NAMES and word not in _AROUND]
-    return meant.pop() if len(meant) == 1 and not strange else None
 
 
 def _files_below(folder: Path) -> list[PurePosixPath]:
