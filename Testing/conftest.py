@@ -77,3 +77,10 @@ def own_signals() -> Iterator[None]:
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def no_models_of_this_user(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests see none of the models that whoever runs them has installed."""
+    monkeypatch.setenv("LIVERCASCADE_MODELS", str(tmp_path_factory.getbasetemp() / "no-models"))
+    monkeypatch.delenv("LIVERCASCADE_MIRROR", raising=False)

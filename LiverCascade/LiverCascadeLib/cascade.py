@@ -20,8 +20,9 @@ from .gate import Gate
 from .geometry import Box, Grid
 from .lesions.confidence import confidences, evidence
 from .lesions.couinaud_network import couinaud_channels
-from .loading import StageOptions, load_manifest_for, load_stage, read_cascade
+from .loading import StageOptions, load_manifest_for, load_stage
 from .located import Located
+from .models.cascade_file import read_cascade
 from .postprocess import LESION_CLASS, CleanUp, clean, components
 from .predictor import choose_device
 from .preflight import judge_coverage, judge_orientation, preflight, settled
@@ -108,7 +109,7 @@ def load_cascade(models: Path | str | None, options: Options) -> Cascade:
     """Loads the models of a cascade.
 
     Args:
-        models: see :func:`.loading.read_cascade`; None takes the embedded default.
+        models: see :func:`.models.cascade_file.read_cascade`; None takes the embedded default.
         options: device, overlap and gate.
 
     Raises:
