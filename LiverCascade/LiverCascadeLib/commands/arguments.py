@@ -99,6 +99,11 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
         help="more overlap of windows, and the mean over mirrored copies where a model was trained for them; slower",
     )
     parser.add_argument(
+        "--faithful",
+        action="store_true",
+        help="models of others compute exactly what their owners' software computes; slower, the labels hardly differ",
+    )
+    parser.add_argument(
         "--margin", type=not_negative, metavar="MM", help="tissue around the located liver that is worked on, in mm"
     )
     parser.add_argument(
@@ -142,6 +147,7 @@ def choices(options: argparse.Namespace) -> Options:
         binary_prior=options.binary_prior,
         force=options.force,
         thorough=options.thorough,
+        faithful=options.faithful,
         uncertainty=options.uncertainty,
         gate=options.gate,
         clean_up=CleanUp(int(options.min_lesion_voxels), options.min_lesion_mm3),

@@ -31,6 +31,7 @@ the output folder then holds:
 and, where they are asked for:
   couinaud.nii.gz        Couinaud's segments: 1 to 8, and 9 and 10 for IVa and IVb (--couinaud, --landmarks)
   uncertainty.nii.gz     how undecided the networks were, 0 to 255 (--uncertainty)
+  vessels.nii.gz         the liver's vessels, where a model draws them
   report.html, .pdf, .json, report_lesions.csv (--report)
   segmentation.dcm, report.dcm (--dicom)
 
