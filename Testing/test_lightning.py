@@ -68,12 +68,14 @@ def test_the_committed_configurations_are_valid():
         "default-refine": "refine",
         "default-refine-patchy": "refine",
         "default-refine-priors": "refine",
+        "default-refine-real": "refine",
         "default-refine-tune": "refine",
         "lits-locate": "locate",
         "lits-refine": "refine",
         "msd-locate": "locate",
         "msd-refine": "refine",
         "small-locate": "locate",
+        "small-plain": "locate",
         "small-refine": "refine",
     }
 
