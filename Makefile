@@ -97,8 +97,7 @@ train-default: setup
 	step refine refine-tune --start-from "$(RUNS)/refine/refine"; \
 	step refine refine-priors --start-from "$(RUNS)/refine-tune/refine" --locate "$(MODELS)/locate"; \
 	step refine refine-patchy --start-from "$(RUNS)/refine-priors/refine" --locate "$(MODELS)/locate"; \
-	step refine refine-real --start-from "$(RUNS)/refine-patchy/refine" --locate "$(MODELS)/locate"; \
-	deliver refine-real refine; \
+	deliver refine-patchy refine; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 

@@ -68,7 +68,6 @@ def test_the_committed_configurations_are_valid():
         "default-refine": "refine",
         "default-refine-patchy": "refine",
         "default-refine-priors": "refine",
-        "default-refine-real": "refine",
         "default-refine-tune": "refine",
         "lits-locate": "locate",
         "lits-refine": "refine",
@@ -77,6 +76,8 @@ def test_the_committed_configurations_are_valid():
         "small-locate": "locate",
         "small-plain": "locate",
         "small-refine": "refine",
+        "trial-refine-real": "refine",
+        "trial-refine-trust": "refine",
     }
 
 

@@ -39,14 +39,13 @@ _LIMITS = """\
 * Figures that chose the weights, such as those of the validation, are better than what new scans will show. Judge the
   model on scans that had no part in its training before you rely on it."""
 _EMBEDDED_HISTORY = """
-Never trained on: 3D-IRCADb-01 case 17, and its LiTS twins. The accuracy on case 17 was looked at five times, once for
+Never trained on: 3D-IRCADb-01 case 17, and its LiTS twins. The accuracy on case 17 was looked at four times, once for
 each candidate. Candidates were made and kept by what they did on the other cases:
 
 1. after `refine-tune`: liver Dice 0.945, 2 of 2 lesions, 5 false;
 2. the same weights, with the rule that a lesion must touch liver: no change;
 3. after `refine-priors`: liver Dice 0.948, 1 of 2 lesions, 4 false;
-4. after `refine-patchy`: liver Dice 0.950, 2 of 2 lesions, 3 false;
-5. after `refine-real`, the weights above.
+4. after `refine-patchy`, the weights above.
 """
 # What is known about the models that come with the extension, and about no other.
 _EMBEDDED = {"livercascade-locate-1", "livercascade-refine-1"}
