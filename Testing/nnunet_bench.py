@@ -67,7 +67,8 @@ def model(bench: Bench) -> Path:
         subprocess.run([str(REFERENCE), str(TESTING / "nnunet_reference.py"), "random", str(folder)], check=True)
         stage = {
             "schema_version": 1, "format": "nnunet", "id": "random-31m", "role": "refine", "title": "random U-Net",
-            "model": ".", "structures": {"liver": [1, 2]}, "margin_mm": 10,
+            # Random labels taken for a liver would make a surface of millions of triangles.
+            "model": ".", "structures": {"vessel": [1, 2]}, "margin_mm": 10,
         }  # fmt: skip
         (folder / "stage.json").write_text(json.dumps(stage))
     locate = ROOT / "LiverCascade" / "Resources" / "Models" / "locate"
@@ -77,7 +78,7 @@ def model(bench: Bench) -> Path:
 
 
 def scans(bench: Bench) -> dict[str, Path]:
-    """NIfTI files by number of slices: lits_000, ircadb_17, and ircadb_17 as thinner slices."""
+    """NIfTI files by number of slices: lits_000, ircadb_17, and ircadb_17 within longer scans."""
     from LiverCascadeLib.volume import read_volume, write_labels
 
     found = {"75": bench.place / "75.nii.gz", "119": bench.place / "119.nii.gz"}
@@ -90,18 +91,28 @@ def scans(bench: Bench) -> dict[str, Path]:
         path = bench.place / f"{slices}.nii.gz"
         found[str(slices)] = path
         if not path.exists():
-            _thinner(found["119"], slices, path)
+            _longer(found["119"], slices, path)
     return found
 
 
-def _thinner(source: Path, slices: int, path: Path) -> None:
-    from LiverCascadeLib.geometry import resample
+def _longer(source: Path, slices: int, path: Path) -> None:
+    """The same slices in the middle of a long scan: what is added is a body of water with noise, without a liver."""
+    from LiverCascadeLib.geometry import Grid
     from LiverCascadeLib.volume import read_volume, write_labels
 
     volume = read_volume(source)
-    grid = volume.grid.with_size((*volume.grid.size[:2], slices))
-    array = resample(volume.array, volume.grid, grid, -1024).round().numpy()
-    write_labels(path, np.clip(array, -1024, 3071).astype(np.int16), grid)
+    size, spacing = volume.grid.size, volume.grid.spacing
+    below = (slices - size[2]) // 2
+    matrix = volume.grid.ijk_to_ras.copy()
+    matrix[:3, 3] = volume.grid.to_ras(np.array([0, 0, -below]))
+    grid = Grid((*size[:2], slices), matrix)
+    j, i = np.meshgrid(*[np.arange(n) for n in size[1::-1]], indexing="ij")
+    across, deep = (i - size[0] / 2) * spacing[0] / 150, (j - size[1] / 2) * spacing[1] / 100
+    water = np.where(across**2 + deep**2 < 1, 0, -1000)
+    noise = np.random.default_rng(0).normal(0, 15, (slices, *water.shape)).astype(np.float32)
+    array = np.clip(water + noise, -1024, 3071).astype(np.int16)
+    array[below : below + size[2]] = volume.array
+    write_labels(path, array, grid)
 
 
 def ours(bench: Bench, scan: Path, faithful: bool) -> dict[str, Any]:
@@ -221,7 +232,8 @@ def report(found: dict[str, dict[str, Any]], single: dict[str, float]) -> str:
         "The network is the plain U-Net that nnU-Net plans for "
         "128³ voxels, 31 million parameters, at 0.75 × 0.75 × 1.0 mm, with fixed random weights: the labels mean "
         "nothing, the time is the same. Whole processes from file to file, start-up included. 119 slices are "
-        "ircadb_17, 75 lits_000; 300 and 800 are ircadb_17 resampled to thinner slices, with the same liver.\n\n"
+        "ircadb_17, 75 lits_000; 300 and 800 are ircadb_17's slices in the middle of a longer scan of a body of "
+        "water: the same liver.\n\n"
         f"Machine: {machine()}.\n\n" + "\n".join(lines) + "\n\n"
     )
     text += (

@@ -120,6 +120,8 @@ class NnUnetStage:
         network = build_network(self.plan.architecture, self.plan.arguments)
         self._folds = [fitting(c.weights, network, path) for c, path in zip(checkpoints, paths, strict=True)]
         network.load_state_dict(self._folds[0])
+        if len(self._folds) == 1:
+            self._folds = [{}]  # the network has them; what is read through the file's pages counts as memory
         self._layout = torch.contiguous_format if device == "cpu" else torch.channels_last_3d
         self._network = network.eval().requires_grad_(False).to(device, memory_format=self._layout)
         self._loaded = 0
@@ -229,7 +231,8 @@ class NnUnetStage:
         padding = [max(0, p - n) for p, n in zip(patch, image.shape, strict=True)]
         # nnU-Net pads with 0 after normalization, with what is odd at the end.
         pads = [side for p in reversed(padding) for side in (p // 2, p - p // 2)]
-        padded = torch.nn.functional.pad(image.to(self.ladder.store), pads)[None]
+        image = image.to(self.ladder.store)
+        padded = (torch.nn.functional.pad(image, pads) if any(pads) else image)[None]
         shown = None if region is None else torch.nn.functional.pad(region, pads).numpy()
         corners = self._corners(padded.shape[1:], shown)
         weight = torch.from_numpy(window_weight(patch)).to(self.ladder.store)
