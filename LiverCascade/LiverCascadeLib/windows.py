@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from .ladder import MemoryLadder
 
 Corner = tuple[int, int, int]
 
@@ -71,3 +77,46 @@ def _layers(region: np.ndarray, axis: int, patch: int, overlap: float) -> list[t
 def touching(region: np.ndarray, corners: Sequence[Corner], patch: Corner) -> list[Corner]:
     """Those of ``corners`` whose window holds some of ``region``, bool [k, j, i]."""
     return [c for c in corners if region[tuple(slice(n, n + p) for n, p in zip(c, patch, strict=True))].any()]
+
+
+def blended(
+    image: torch.Tensor,
+    corners: Sequence[Corner],
+    weight: torch.Tensor,
+    channels: int,
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    ladder: MemoryLadder,
+    update: Callable[[float], object],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weighted mean of what a network says in all windows.
+
+    Args:
+        image: [1, k, j, i] on the ladder's store.
+        corners: first voxels of the windows.
+        weight: of a window's voxels, [k, j, i] on the store; its shape is the window's.
+        channels: how many ``forward`` gives.
+        forward: from windows [n, 1, k, j, i] to float32 [n, channels, k, j, i].
+        ladder: says where windows are put together, and how many go through at once.
+        update: told the share of windows that are done; may raise Cancelled.
+
+    Returns:
+        (mean, unseen): float32 [channels, k, j, i], 0 where no window was, and where that is, bool [k, j, i].
+    """
+    import torch
+
+    store, batch, patch = ladder.store, ladder.batch, weight.shape
+    total = torch.zeros((channels, *image.shape[1:]), device=store)
+    sums = torch.zeros(image.shape[1:], device=store)
+    update(0.0)
+    for n in range(0, len(corners), batch):
+        windows = [
+            tuple(slice(c, c + p) for c, p in zip(corner, patch, strict=True)) for corner in corners[n : n + batch]
+        ]
+        answers = forward(torch.stack([image[(slice(None), *w)] for w in windows])).to(store)
+        for window, values in zip(windows, answers, strict=True):
+            total[(slice(None), *window)].addcmul_(values, weight)
+            sums[window] += weight
+        update((n + len(windows)) / len(corners))
+    unseen = sums == 0
+    total /= sums.masked_fill_(unseen, 1)
+    return total, unseen
