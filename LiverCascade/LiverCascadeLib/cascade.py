@@ -20,10 +20,10 @@ from .gate import Gate
 from .geometry import Box, Grid
 from .lesions.confidence import confidences, evidence
 from .lesions.couinaud_network import couinaud_channels
+from .loading import StageOptions, load_manifest_for, load_stage, read_cascade
 from .located import Located
-from .models import Manifest, load_manifest
 from .postprocess import LESION_CLASS, CleanUp, clean, components
-from .predictor import NetworkPredictor, choose_device
+from .predictor import choose_device
 from .preflight import judge_coverage, judge_orientation, preflight, settled
 from .progress import Progress
 from .resources import EMBEDDED_MODELS
@@ -55,6 +55,7 @@ class Options:
         gate: what happens to lesions where the folder of models holds a model 'classify' and that one finds the liver
             free of lesions: 'mark' says so in a finding and lowers their confidence, 'drop' takes them away, 'off'
             does not ask it. Without such a model nothing happens.
+        faithful: models of others compute what their owners' software computes, instead of as fast as they can.
     """
 
     device: str = "auto"
@@ -67,6 +68,7 @@ class Options:
     thorough: bool = False
     uncertainty: bool = False
     gate: str = "mark"
+    faithful: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,41 +107,32 @@ def load_cascade(models: Path | str | None, options: Options) -> Cascade:
     """Loads the models of a cascade.
 
     Args:
-        models: folder with the model folders ``locate`` and ``refine``, and ``classify`` if there is to be a gate;
-            None takes the embedded default.
+        models: see :func:`.loading.read_cascade`; None takes the embedded default.
         options: device, overlap and gate.
 
     Raises:
         ModelError: a model is missing, altered or has the wrong role; also without a gate that is to drop lesions.
         ResourceError: a GPU was asked for and there is none.
     """
-    folder = EMBEDDED_MODELS if models is None else Path(models)
     device = choose_device(options.device)
-    stages = []
-    for role in ("locate", "refine"):
-        manifest = _manifest_for(role, folder)
-        stages.append(NetworkPredictor(manifest, device, options.overlap, thorough=options.thorough))
-    return Cascade(*stages, _load_gate(folder, device, options.gate))
+    how = StageOptions(device, options.overlap, options.thorough, options.faithful)
+    found = read_cascade(EMBEDDED_MODELS if models is None else Path(models))
+    locate = load_stage(found.locate, "locate", how)
+    refine = [load_stage(folder, "refine", how) for folder in found.refine]
+    return Cascade(locate, refine[0], _load_gate(found.classify, device, options.gate), tuple(refine[1:]))
 
 
-def _manifest_for(role: str, folder: Path) -> Manifest:
-    manifest = load_manifest(folder / role)
-    if manifest.role != role:
-        raise ModelError(f"{folder / role} holds a model for the role {manifest.role!r}, expected {role!r}.")
-    return manifest
-
-
-def _load_gate(folder: Path, device: str, mode: str) -> Gate | None:
-    """The gate of a folder of models; None where there is none, or none is wanted."""
+def _load_gate(folder: Path | None, device: str, mode: str) -> Gate | None:
+    """The gate of a cascade; None where there is none, or none is wanted."""
     if mode not in GATE_MODES:
         raise ModelError(f"The gate is {mode!r}, expected one of {', '.join(GATE_MODES)}.")
     if mode == "off":
         return None
-    if (folder / "classify").is_dir():
-        return Gate(_manifest_for("classify", folder), device)
+    if folder is not None:
+        return Gate(load_manifest_for(folder, "classify"), device)
     if mode == "drop":
         raise ModelError(
-            f"Lesions are to be dropped where a gate finds none, but {folder} holds no model 'classify'. Choose "
+            "Lesions are to be dropped where a gate finds none, but these models hold no model 'classify'. Choose "
             "models with one, or leave the gate off."
         )
     return None

@@ -24,6 +24,7 @@ from .allocator import give_back_freed_memory, keep_freed_memory
 from .cascade import Cascade, Options, load_cascade, segment
 from .errors import Cancelled, InputError, LiverCascadeError, MissingPackageError, ResourceError, WorkerCrashed
 from .jobs import ERROR_KINDS, NORMAL_PRIORITY, JobFolder, LineDecoder, encode, options_from_dict
+from .loading import read_cascade
 from .progress import Progress
 from .resources import EMBEDDED_MODELS
 
@@ -188,9 +189,9 @@ class Worker:
     def _loaded(self, models: str | None, options: Options) -> Cascade:
         """The cascade for ``models`` and ``options``, kept from the last run where that had the same."""
         folder = EMBEDDED_MODELS if models is None else Path(models)
-        files = sorted(file for role in ("locate", "refine") for file in (folder / role).glob("*") if file.is_file())
+        files = sorted(file for part in read_cascade(folder).folders for file in part.rglob("*") if file.is_file())
         stamps = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files)
-        key = (stamps, str(folder), options.device, options.overlap, options.thorough)
+        key = (stamps, str(folder), options.device, options.overlap, options.thorough, options.faithful)
         if self._cascade is None or self._key != key:
             self._cascade = self._key = None  # the old models make room before the new ones come
             self._cascade = load_cascade(models, options)

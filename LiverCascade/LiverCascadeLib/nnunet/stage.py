@@ -85,12 +85,20 @@ class NnUnetStage:
         device: 'cpu', 'cuda' or 'cuda:N'.
         faithful: see above.
         thorough: also average over mirrored copies where the model was trained for it, in the fast mode too.
+        overlap: of neighboring windows, 0 ≤ overlap < 1; None takes the mode's.
 
     Raises:
         ModelError: the files are missing, altered, damaged, or of a kind that is not run here.
     """
 
-    def __init__(self, model: StageFile, device: str = "cpu", faithful: bool = False, thorough: bool = False):
+    def __init__(
+        self,
+        model: StageFile,
+        device: str = "cpu",
+        faithful: bool = False,
+        thorough: bool = False,
+        overlap: float | None = None,
+    ):
         import torch
 
         model.verify()
@@ -99,7 +107,8 @@ class NnUnetStage:
         configuration = model.configuration or checkpoints[0].configuration or model.path.name.rpartition("__")[2]
         self.plan = read_plan(model.path, configuration)
         self.faithful = faithful
-        self.overlap = FAITHFUL_OVERLAP if faithful else FAST_OVERLAP
+        usual = FAITHFUL_OVERLAP if faithful else FAST_OVERLAP
+        self.overlap = usual if overlap is None else overlap
         wanted = thorough or (faithful and model.mirror)
         self.mirror_axes = checkpoints[0].mirror_axes if wanted else ()
         self.manifest = _manifest(model, self.plan)
