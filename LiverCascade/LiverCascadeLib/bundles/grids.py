@@ -16,15 +16,17 @@ from .plan import Plan
 
 # Spacings that differ by less are the same to MONAI, in mm.
 _SAME_SPACING = 1e-3
+# As near to each other corners must come to be the same, in voxels.
+_SAME_CORNER = 1e-8
 _LEAST_WEIGHT = 1e-3
 
 
 def spaced(grid: Grid, spacing: Sequence[float] | None) -> tuple[Grid, Matrices, Matrices]:
     """The grid that MONAI's Spacing makes of ``grid``, and the way there and back.
 
-    The first voxel stays where it is, and the last one comes within half a voxel of the old last one. Values are
-    interpolated linearly between voxels, without averaging where voxels become larger; beyond the outer voxels the
-    outermost value goes on.
+    The first voxel stays where it is; in a scan that lies obliquely the middle does, see :func:`_keeps_corner`.
+    Values are interpolated linearly between voxels, without averaging where voxels become larger; beyond the outer
+    voxels the outermost value goes on.
 
     Args:
         grid: of the voxels.
@@ -36,19 +38,44 @@ def spaced(grid: Grid, spacing: Sequence[float] | None) -> tuple[Grid, Matrices,
     old = grid.spacing[::-1]
     new = old if spacing is None else np.array(spacing, np.float64)
     new = np.where(np.abs(new - old) <= _SAME_SPACING, old, new)
-    shape = np.round((np.array(grid.shape) - 1) * old / new + 1).astype(int)
+    given = np.array(grid.shape)
+    shape = np.round((given - 1) * old / new + 1).astype(int)
+    ratio = new / old
+    first = np.zeros(3) if _keeps_corner(grid, ratio) else (given - ratio * shape) / 2
     matrix = grid.ijk_to_ras.copy()
-    matrix[:3, :3] *= (new / old)[::-1]
-    pairs = [(int(n), int(m), float(b / a)) for n, m, a, b in zip(grid.shape, shape, old, new, strict=True)]
-    there = tuple(None if n == m and ratio == 1 else _linear(n, m, ratio) for n, m, ratio in pairs)
-    back = tuple(None if n == m and ratio == 1 else _linear(m, n, 1 / ratio) for n, m, ratio in pairs)
+    matrix[:3, 3] = grid.to_ras(first[::-1])
+    matrix[:3, :3] *= ratio[::-1]
+    same = (given == shape) & (ratio == 1) & (np.abs(first) <= _SAME_SPACING)
+    axes = [(int(n), int(m), float(r), float(f)) for n, m, r, f in zip(given, shape, ratio, first, strict=True)]
+    there = tuple(None if s else _linear(n, m, r, f) for s, (n, m, r, f) in zip(same, axes, strict=True))
+    back = tuple(None if s else _linear(m, n, 1 / r, -f / r) for s, (n, m, r, f) in zip(same, axes, strict=True))
     return Grid(shape[::-1], matrix), there, back
 
 
+def _keeps_corner(grid: Grid, ratio: np.ndarray) -> bool:
+    """Whether the first voxel stays where it is.
+
+    MONAI looks for a corner of the scan that is the least along all axes of the new grid, with a tolerance of 1e-8
+    voxels. In a scan that lies straight that is the first voxel; in an oblique one the rounding of its matrix, which
+    MONAI frees of shearing first, decides, and mostly no corner is found.
+
+    Args:
+        grid: of the voxels.
+        ratio: of new to old spacings along the axes of the array.
+    """
+    affine = grid.ijk_to_ras[:3, [2, 1, 0]]
+    scale = np.linalg.cholesky(affine.T @ affine).T
+    turned = affine @ np.linalg.inv(scale)
+    new = turned * (np.linalg.norm(affine, axis=0) * ratio)
+    edges = np.meshgrid(*[(0.0, n - 1.0) for n in grid.shape], indexing="ij")
+    corners = np.linalg.solve(new, affine) @ np.array(edges).reshape(3, -1)
+    return bool(np.abs((corners - corners[:, :1]).min(axis=1)).max() <= _SAME_CORNER)
+
+
 @lru_cache(maxsize=32)
-def _linear(size: int, wanted: int, ratio: float) -> np.ndarray:
-    """Weights (wanted, size) that interpolate between voxels at multiples of ``ratio``."""
-    position = np.clip(np.arange(wanted) * ratio, 0, size - 1)
+def _linear(size: int, wanted: int, ratio: float, first: float) -> np.ndarray:
+    """Weights (wanted, size) that interpolate between voxels at ``first`` and at every ``ratio`` from there."""
+    position = np.clip(first + np.arange(wanted) * ratio, 0, size - 1)
     distance = np.abs(np.arange(size)[None, :] - position[:, None])
     return np.clip(1 - distance, 0, None).astype(np.float32)
 

@@ -22,9 +22,8 @@ _ORDER = ("liver", "couinaud_", "vessel", "lesion")
 class Outputs:
     """Which of the outputs are kept, and what they mean.
 
-    Windows are put together before the activation, as MONAI does. Of many outputs that exclude each other, only what
-    is asked for goes that way, with the largest of the others and the logarithm of the sum of all exponentials: within
-    a window that gives the same probabilities.
+    Windows are put together before the activation, as MONAI does, and many outputs only a few slices at a time. Of
+    those that exclude each other, what is asked for stays, and the largest of the others.
 
     Args:
         plan: activation and number of outputs.
@@ -32,37 +31,36 @@ class Outputs:
 
     Attributes:
         kept: what stands in each kept channel: a label value, or 0 for the best of the others.
+        leaves_out: whether there are more outputs than are kept.
     """
 
     def __init__(self, plan: Plan, names: Mapping[int, str]):
         self._plan, self.names = plan, dict(names)
-        self._reduces = plan.softmax and plan.outputs > MOST_OUTPUTS
-        if self._reduces:
-            # The last one is the logarithm of the sum.
-            self.kept = [0, *sorted(names), 0]
+        if not plan.softmax:
+            self.kept = sorted(names, key=self._rank)
+        elif plan.outputs > MOST_OUTPUTS:
+            self.kept = [0, *sorted(names)]
         else:
-            self.kept = list(range(plan.outputs)) if plan.softmax else sorted(names, key=self._rank)
-
-    def reduced(self, answer: torch.Tensor) -> torch.Tensor:
-        """What is kept of the network's answer [batch, outputs, k, j, i]."""
-        import torch
-
-        if not self._plan.softmax:
-            return answer[:, [self._plan.channel_of(value) for value in self.kept]]
-        if not self._reduces:
-            return answer
-        wanted = self.kept[1:-1]
-        others = [channel for channel in range(answer.shape[1]) if channel not in wanted]
-        best, total = answer[:, others].amax(dim=1, keepdim=True), torch.logsumexp(answer, dim=1, keepdim=True)
-        return torch.cat([best, answer[:, wanted], total], dim=1)
+            self.kept = list(range(plan.outputs))
+        self.leaves_out = len(self.kept) < plan.outputs
 
     def shares(self, blend: torch.Tensor, unseen: torch.Tensor) -> torch.Tensor:
-        """Probabilities [c, k, j, i] of what was put together from windows; nothing is there where ``unseen``."""
+        """Probabilities of what is kept, [c, k, j, i].
+
+        Args:
+            blend: all outputs, put together from windows, [outputs, k, j, i].
+            unseen: where no window was, and nothing is.
+        """
         import torch
 
         if not self._plan.softmax:
-            return torch.sigmoid(blend).masked_fill_(unseen, 0.0)
-        shares = (blend[:-1] - blend[-1]).exp_().clamp_(max=1.0) if self._reduces else torch.softmax(blend, dim=0)
+            channels = [self._plan.channel_of(value) for value in self.kept]
+            return torch.sigmoid(blend[channels]).masked_fill_(unseen, 0.0)
+        shares = torch.softmax(blend, dim=0)
+        if self.leaves_out:
+            wanted = self.kept[1:]
+            others = [channel for channel in range(len(shares)) if channel not in wanted]
+            shares = torch.cat([shares[others].amax(dim=0, keepdim=True), shares[wanted]])
         shares.masked_fill_(unseen, 0.0)
         shares[0][unseen] = 1.0
         return shares
@@ -81,7 +79,7 @@ class Outputs:
         import torch
 
         if self._plan.softmax:
-            table = torch.tensor(self._values(), dtype=torch.uint8, device=shares.device)
+            table = torch.tensor(self.kept, dtype=torch.uint8, device=shares.device)
             return table[shares.argmax(dim=0)]
         labels = torch.zeros(shares.shape[1:], dtype=torch.uint8, device=shares.device)
         for channel, value in zip(shares, self.kept, strict=True):
@@ -94,7 +92,7 @@ class Outputs:
 
         chosen = [
             channel
-            for channel, value in enumerate(self._values())
+            for channel, value in enumerate(self.kept)
             if any(self._is(value, structure) for structure in structures)
         ]
         if not chosen:
@@ -107,15 +105,10 @@ class Outputs:
         import torch
 
         if self._plan.softmax:
-            return entropy_of(
-                [share for share, value in zip(shares, self._values(), strict=True) if value in self.names]
-            )
+            return entropy_of([share for share, value in zip(shares, self.kept, strict=True) if value in self.names])
         shares = shares.clamp(0, 1)
         entropy = torch.special.entr(shares) + torch.special.entr(1 - shares)
         return entropy.amax(dim=0).div_(float(np.log(2)))
-
-    def _values(self) -> list[int]:
-        return self.kept[:-1] if self._reduces else self.kept
 
     def _is(self, value: int, structure: str) -> bool:
         name = self.names.get(value, "")

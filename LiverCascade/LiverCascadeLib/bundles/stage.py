@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,7 @@ from ..progress import Progress
 from ..separable import Matrices, iter_resampled, iter_slabs
 from ..stages import Wishes
 from ..volume import Volume
-from ..windows import blended, touching
+from ..windows import iter_blended, touching
 from .grids import spaced, window_starts, window_weight
 from .networks import open_network
 from .outputs import Outputs
@@ -65,15 +65,17 @@ class BundleStage:
         model: the model and how it is used.
         device: 'cpu', 'cuda' or 'cuda:N'.
         faithful: see above.
+        overlap: of neighboring windows, as a share of a patch; None takes the model's.
 
     Raises:
         ModelError: the files are missing, altered, damaged, or of a kind that is not run here.
     """
 
-    def __init__(self, model: StageFile, device: str = "cpu", faithful: bool = False):
+    def __init__(self, model: StageFile, device: str = "cpu", faithful: bool = False, overlap: float | None = None):
         model.verify()
         described = _described(model)
-        self.plan: Plan = described.plan
+        plan = described.plan
+        self.plan: Plan = plan if overlap is None else replace(plan, overlap=(overlap,) * 3)
         self.faithful = faithful
         self.manifest = _manifest(model, described)
         self.forward_seconds, self.windows = 0.0, 0
@@ -199,15 +201,15 @@ class BundleStage:
         if region is not None:
             corners = touching(torch.nn.functional.pad(region, pads).numpy(), corners, plan.patch_size)
         weight = torch.from_numpy(window_weight(plan)).to(store)
-        kept = len(self._outputs.kept)
-        total, unseen = blended(padded, corners, weight, kept, self._forward, self.ladder, progress.update)
+        depth = plan.patch_size[0] if self._outputs.leaves_out else None
+        blend = iter_blended(padded, corners, weight, plan.outputs, self._forward, self.ladder, progress.update, depth)
+        shares = torch.cat([self._outputs.shares(mean, unseen) for _, mean, unseen in blend], dim=1)
         self.windows += len(corners)
-        shares = self._outputs.shares(total, unseen)
         inner = tuple(slice(p // 2, p // 2 + n) for p, n in zip(padding, image.shape, strict=True))
         return shares[(slice(None), *inner)]
 
     def _forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """What is kept of the network's answer, float32 [batch, c, k, j, i]."""
+        """The network's answer, float32 [batch, c, k, j, i]."""
         import torch
 
         device = self.device
@@ -223,7 +225,7 @@ class BundleStage:
                 torch.cuda.synchronize(device)
             self.forward_seconds += time.perf_counter() - started
         self._check(answer, windows.shape)
-        return self._outputs.reduced(answer.float())
+        return answer.float()
 
     def _check(self, answer: object, shape: Sequence[int]) -> None:
         """A network that answers otherwise than it says is not understood.

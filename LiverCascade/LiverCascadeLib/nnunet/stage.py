@@ -24,7 +24,7 @@ from ..progress import Progress
 from ..separable import Matrices, iter_resampled
 from ..stages import Wishes
 from ..volume import Volume
-from ..windows import blended, touching, window_starts, windows_over
+from ..windows import iter_blended, touching, window_starts, windows_over
 from .checkpoint import fitting, folds_in, read_checkpoint
 from .plans import Plan, read_plan
 from .preprocessing import new_shape, normalize, resample_image, resampling_matrices
@@ -255,7 +255,8 @@ class NnUnetStage:
         def update(share: float) -> None:
             progress.update((fold + share) / len(self._folds))
 
-        total, unseen = blended(image, corners, weight, len(self._kept()), self._forward, self.ladder, update)
+        kept = len(self._kept())
+        ((_, total, unseen),) = iter_blended(image, corners, weight, kept, self._forward, self.ladder, update)
         self.windows += len(corners)
         if not self.plan.has_regions:
             total[0][unseen] = 1
