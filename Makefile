@@ -7,9 +7,12 @@ OUT ?= demo-output
 RUNS ?= runs
 CT ?=
 CPU ?=
+WORKERS ?= 2
 
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+REFERENCE = .venv-nnunet
+REFERENCE_READY = $(REFERENCE)/.ready
 MODELS = LiverCascade/Resources/Models
 CONFIGS = LiverCascadeTraining/Resources/Configurations
 SAMPLE = LiverCascade/Resources/SampleData/synthetic_abdomen.nii.gz
@@ -20,7 +23,7 @@ CPU_WHEELS = https://download.pytorch.org/whl/cpu
 help:
 	@echo "make setup           creates $(VENV) with everything in it (CPU=1: PyTorch without CUDA, much smaller)"
 	@echo "make demo            segments the embedded example; CT=path/to/ct.nii.gz takes your own, OUT=folder"
-	@echo "make test            style checks and the test suite with coverage of the engine"
+	@echo "make test            style checks and the test suite with coverage of the engine, on WORKERS=$(WORKERS) processes"
 	@echo "make test-long       every network and every loss learns two cases by heart, runs are killed ten times; minutes"
 	@echo "make bench           measures time and memory"
 	@echo "make screenshots     makes the pictures of the panel in Resources/Screenshots again"
@@ -55,6 +58,17 @@ $(READY): pyproject.toml constraints.txt
 	"$(BIN)/python" -m pip install --quiet $$extra -c constraints.txt -e ".[scene,train,test]"; \
 	touch "$(READY)"
 
+# nnU-Net's own software, to compare with. It wants torchvision, beside which Lightning does not load with a PyTorch for
+# the CPU: so it gets an environment of its own, which sees the packages of the first.
+$(REFERENCE_READY): $(READY)
+	@set -e; \
+	echo "Installing nnU-Net into $(REFERENCE), to compare with. This takes a minute, once."; \
+	"$(BIN)/python" -m venv "$(REFERENCE)"; \
+	places='import site; print(site.getsitepackages()[0])'; \
+	"$(BIN)/python" -c "$$places" > "$$("$(REFERENCE)/bin/python" -c "$$places")/livercascade-environment.pth"; \
+	"$(REFERENCE)/bin/python" -m pip install --quiet -c constraints.txt nnunetv2; \
+	touch "$(REFERENCE_READY)"
+
 demo: setup
 	@set -e; \
 	ct="$(CT)"; \
@@ -65,15 +79,16 @@ demo: setup
 	for file in "$(OUT)"/*; do echo "  $$file"; done; \
 	echo "Open overview.png first; scene.mrb opens in 3D Slicer. For research use only."
 
-test: setup
+test: setup $(REFERENCE_READY)
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
-	"$(BIN)/python" -m pytest -m "not long" --cov --cov-report=term --cov-fail-under=90
+	"$(BIN)/python" -m pytest -m "not long and not alone" -n $(WORKERS) --dist worksteal --cov --cov-report=
+	"$(BIN)/python" -m pytest -m "alone and not long" --cov --cov-append --cov-report=term --cov-fail-under=90
 
-test-long: setup
+test-long: setup $(REFERENCE_READY)
 	"$(BIN)/python" -m pytest -m long
 
-bench: setup
+bench: setup $(REFERENCE_READY)
 	"$(BIN)/python" Testing/bench.py
 
 screenshots: setup
@@ -108,5 +123,5 @@ example: setup
 	"$(BIN)/livercascade-train" example --to LiverCascade/Resources/SampleData
 
 clean:
-	rm -rf "$(VENV)" "$(OUT)" .pytest_cache .ruff_cache .coverage *.egg-info build dist
+	rm -rf "$(VENV)" "$(REFERENCE)" "$(OUT)" .pytest_cache .ruff_cache .coverage *.egg-info build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

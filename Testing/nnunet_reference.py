@@ -6,7 +6,7 @@ The tests and the benchmark call it as a program:
     .venv-nnunet/bin/python Testing/nnunet_reference.py build FOLDER IMAGE
     .venv-nnunet/bin/python Testing/nnunet_reference.py convert MODEL FOLDER
     .venv-nnunet/bin/python Testing/nnunet_reference.py random FOLDER
-    .venv-nnunet/bin/python Testing/nnunet_reference.py predict IMAGE OUTPUT MODEL [--mirror]
+    .venv-nnunet/bin/python Testing/nnunet_reference.py predict IMAGE OUTPUT=MODEL …
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ def _save(trainer: Any, target: Path, fold: int, mirror_axes: list[int]) -> None
     trainer.save_checkpoint(str(target / f"fold_{fold}" / "checkpoint_final.pth"))
 
 
-def _teach(trainer: Any, image: Path, kind: Kind, steps: int = 40) -> None:
+def _teach(trainer: Any, image: Path, kind: Kind, steps: int = 50) -> None:
     """A network that has learned something decides; one of random weights leaves every voxel a tie."""
     import torch
 
@@ -216,10 +216,10 @@ def _teach(trainer: Any, image: Path, kind: Kind, steps: int = 40) -> None:
     scan = torch.from_numpy(data)[None].float()
     missing = [max(0, p - n) for n, p in zip(scan.shape[2:], kind.patch, strict=True)]
     scan = torch.nn.functional.pad(scan, [side for more in reversed(missing) for side in (0, more)])
-    smooth = torch.nn.functional.avg_pool3d(scan, 3, 1, 1)
+    smooth = torch.nn.functional.avg_pool3d(scan, 7, 1, 3)
     low, high = smooth.quantile(0.5), smooth.quantile(0.8)
     truth = (smooth > low).long() + (smooth > high).long()
-    network, optimizer = trainer.network.train(), torch.optim.Adam(trainer.network.parameters(), 3e-3)
+    network, optimizer = trainer.network.train(), torch.optim.Adam(trainer.network.parameters(), 6e-3)
     for _ in range(steps):
         starts = [int(torch.randint(0, n - p + 1, ())) for n, p in zip(scan.shape[2:], kind.patch, strict=True)]
         where = (slice(None), slice(None), *(slice(s, s + p) for s, p in zip(starts, kind.patch, strict=True)))
@@ -279,8 +279,12 @@ def random(target: Path) -> None:
     _save(trainer_for(json.loads(json.dumps(plans)), dataset, 0), target, 0, [])
 
 
-def predict(image: Path, output: Path, model: Path, mirror: bool) -> None:
-    """``nnUNetPredictor`` from file to file, as its users call it; prints the seconds that it took, models loaded."""
+def predict(image: Path, output: Path, model: Path, mirror: bool, workers: bool) -> None:
+    """``nnUNetPredictor`` from file to file; prints the seconds that it took, the model being loaded.
+
+    Args:
+        workers: reading and writing in processes of their own, as its command line does.
+    """
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -288,9 +292,11 @@ def predict(image: Path, output: Path, model: Path, mirror: bool) -> None:
     predictor = nnUNetPredictor(use_mirroring=mirror, device=device, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model), None)
     started = time.perf_counter()
-    predictor.predict_from_files(
-        [[str(image)]], [str(output)], num_processes_preprocessing=1, num_processes_segmentation_export=1
-    )
+    files = [[str(image)]], [str(output)]
+    if workers:
+        predictor.predict_from_files(*files, num_processes_preprocessing=1, num_processes_segmentation_export=1)
+    else:
+        predictor.predict_from_files_sequential(*files)
     print(json.dumps({"model": str(model), "seconds": time.perf_counter() - started}), flush=True)
 
 
@@ -305,6 +311,7 @@ def main() -> None:
     command = commands.add_parser("predict")
     command.add_argument("image", type=Path)
     command.add_argument("jobs", nargs="+", help="OUTPUT=MODEL or OUTPUT=MODEL=mirror")
+    command.add_argument("--workers", action="store_true", help="read and write in processes of their own")
     options = parser.parse_args()
     if options.command == "build":
         build(options.folder, options.image)
@@ -315,7 +322,7 @@ def main() -> None:
     else:
         for job in options.jobs:
             output, model, *mirror = job.split("=")
-            predict(options.image, Path(output), Path(model), bool(mirror))
+            predict(options.image, Path(output), Path(model), bool(mirror), options.workers)
 
 
 if __name__ == "__main__":

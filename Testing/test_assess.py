@@ -302,6 +302,7 @@ def rasterize_in_part(grid: Grid, body: Ellipsoid, labels: np.ndarray, label: in
 
 
 @pytest.mark.parametrize("turn", [None, rotation((1, 1, 0.3), 21)], ids=["axial", "oblique"])
+@pytest.mark.alone
 def test_thirty_lesions_of_a_large_ct_are_measured_in_three_seconds(turn):
     volume, labels = many(30, (512, 512, 119), (0.75, 0.75, 2.0), 18.0, turn)
     started = time.process_time()

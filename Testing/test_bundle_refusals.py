@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from bundle_models import FORMS, configuration, metadata
-from LiverCascadeLib.bundles.deducing import deduced_stage, structures_in
+from LiverCascadeLib.bundles.deducing import deduced_stage
 from LiverCascadeLib.bundles.reading import read_bundle
 from LiverCascadeLib.bundles.settings import read_settings
 from LiverCascadeLib.bundles.stage import BundleStage
@@ -341,13 +341,6 @@ def test_a_bundle_of_other_organs_asks_for_a_stage_file(tmp_path):
     data["network_data_format"]["outputs"]["pred"]["channel_def"] = {"0": "background", "1": "spleen", "2": "tumor"}
     with pytest.raises(ModelError, match=r"does not say which label is the liver.*spleen.*Write a stage.json"):
         deduced_stage(write(tmp_path, configuration(FORMS["organ"]), data), "refine")
-
-
-def test_names_of_labels_are_understood_as_bundles_write_them():
-    names = {1: "Liver", 2: "hepatic_vessel", 3: "liver tumour", 4: "liver_segment_4", 5: "spleen", 6: "tumor"}
-    expected = {"liver": (1,), "vessel": (2,), "lesion": (3, 6), "couinaud_4": (4,)}
-    assert structures_in(names) == expected
-    assert structures_in({1: "pancreas", 2: "tumor"}) == {}
 
 
 SETTINGS = {

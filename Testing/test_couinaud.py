@@ -236,6 +236,7 @@ def test_no_liver_is_refused():
         couinaud_for(grid, np.zeros((3, 3, 3), np.uint8))
 
 
+@pytest.mark.alone
 def test_a_large_scan_is_divided_fast_enough_to_drag():
     grid = Grid((512, 512, 119), [[-0.74, 0, 0, 190], [0, -0.74, 0, 190], [0, 0, 1.6, -95], [0, 0, 0, 1]])
     k, j, i = np.ogrid[:119, :512, :512]

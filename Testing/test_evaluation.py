@@ -269,6 +269,7 @@ def test_figures_agree_with_the_scoring_tool(shared_data, tmp_path):
         assert own[key] == theirs[key], key
 
 
+@pytest.mark.alone
 def test_a_liver_of_full_size_takes_seconds(shared_data):
     labels, grid = read_labels(shared_data("chaos_03/liver.nii.gz"))
     reference = (labels > 0).astype(np.uint8)

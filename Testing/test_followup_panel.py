@@ -207,6 +207,7 @@ def test_scene_that_closes_ends_the_comparison(reader, pair):
     assert not reader.view.isBusy and not reader.ui.compareButton.enabled
 
 
+@pytest.mark.alone
 def test_user_interface_does_not_wait_for_the_comparison(reader, pair):
     reader.load(pair)
     reader.standin.click(reader.ui.compareButton)

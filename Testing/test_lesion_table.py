@@ -854,6 +854,7 @@ def ten_lesions() -> Result:
     return Result(volume, labels, tuple(lesions), liver_ml)
 
 
+@pytest.mark.alone
 def test_one_edited_lesion_of_ten_in_a_large_ct_is_measured_at_once():
     scene = createScene()
     result = ten_lesions()

@@ -365,6 +365,21 @@ def test_a_run_begins_with_the_averaged_weights_of_another(finished, places, tmp
     assert same(module.network, finished[1].average) and same(module.average, finished[1].average)
 
 
+def test_a_run_begins_with_the_weights_of_a_model(finished, tmp_path):
+    from LiverCascadeTrainingLib.training.delivery import export_run
+    from LiverCascadeTrainingLib.training.fit import load_average
+
+    export_run(finished[0], tmp_path / "model")
+    module = SegmentationModule(small_config())
+    load_average(module, tmp_path / "model")
+    assert same(module.network, module.average)
+    pairs = zip(module.network.parameters(), finished[1].average.parameters(), strict=True)
+    assert all(torch.equal(ours, theirs.half().float()) for ours, theirs in pairs)
+    network = {"arguments": {**small_content()["network"]["arguments"], "channels": [8, 16]}}
+    with pytest.raises(InputError, match="same network"):
+        load_average(SegmentationModule(small_config(network=network)), tmp_path / "model")
+
+
 def test_runs_with_located_priors_ask_for_the_locate_model(places, bodies, tmp_path):
     config = small_config("refine", prepared={"share": 0.0}, synthetic={"share": 1.0, "located_share": 1.0})
     with pytest.raises(InputError, match="--locate"):

@@ -253,6 +253,7 @@ def test_comment_is_typed_into_the_table_and_kept(open_panel):
     assert user.panel.table.rows()[1].comment == "look again"
 
 
+@pytest.mark.alone
 def test_edited_lesion_is_measured_again_within_a_second_and_others_stay(open_panel):
     user = open_panel()
     user.load()

@@ -362,6 +362,7 @@ def test_other_real_volumes_raise_no_alarm(shared_data, name):
     assert codes(preflight(read_volume(shared_data(f"unlabelled/{name}.nii.gz")))) == []
 
 
+@pytest.mark.alone
 def test_preflight_is_quick():
     big = np.zeros((119, 512, 512), np.int16)
     big[:, 100:400, 100:400] = 50

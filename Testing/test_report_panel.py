@@ -207,6 +207,7 @@ def test_a_segmentation_without_its_ct_is_a_sentence(reader, tmp_path):
     assert reader.said[-1][1] == "error" and "CT" in reader.said[-1][0]
 
 
+@pytest.mark.alone
 def test_no_piece_of_the_work_stops_the_panel_for_long(reader, tmp_path):
     """On a small scan: whatever grows with the scan is cut into pieces, and libraries are loaded one by one."""
     reader.add_result()

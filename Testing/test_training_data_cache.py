@@ -634,6 +634,7 @@ def test_synthetic_bodies_are_a_source_among_others(cache, tmp_path):
         MixedDataset([cases], [1, 2], 1)
 
 
+@pytest.mark.alone
 def test_reading_a_patch_does_not_read_the_volume(tmp_path):
     """A patch of a large case costs no more memory than itself: pages of the file, not the file."""
     big = np.zeros((200, 256, 256), np.int16)

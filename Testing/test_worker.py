@@ -702,6 +702,7 @@ def test_two_clients_do_not_disturb_each_other(models):
     assert np.array_equal(results[0].labels, results[1].labels)
 
 
+@pytest.mark.alone
 def test_passing_a_large_volume_and_its_labels_costs_well_under_a_second():
     array = np.random.default_rng(0).integers(-1000, 1000, (119, 512, 512), dtype=np.int16)
     volume = Volume(array, Grid((512, 512, 119), np.diag([0.7, 0.7, 2.0, 1.0])))

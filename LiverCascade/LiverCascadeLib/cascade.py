@@ -20,8 +20,9 @@ from .gate import Gate
 from .geometry import Box, Grid
 from .lesions.confidence import confidences, evidence
 from .lesions.couinaud_network import couinaud_channels
-from .loading import StageOptions, load_manifest_for, load_stage, read_cascade
+from .loading import StageOptions, load_manifest_for, load_stage
 from .located import Located
+from .models.cascade_file import read_cascade
 from .postprocess import LESION_CLASS, CleanUp, clean, components
 from .predictor import choose_device
 from .preflight import judge_coverage, judge_orientation, preflight, settled
@@ -30,6 +31,7 @@ from .resources import EMBEDDED_MODELS
 from .result import LIVER_LABEL, Lesion, Result, Uncertainty
 from .stages import Stage, Wishes
 from .steps import exhausted
+from .structures import Structures
 from .volume import Volume
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ def load_cascade(models: Path | str | None, options: Options) -> Cascade:
     """Loads the models of a cascade.
 
     Args:
-        models: see :func:`.loading.read_cascade`; None takes the embedded default.
+        models: see :func:`.models.cascade_file.read_cascade`; None takes the embedded default.
         options: device, overlap and gate.
 
     Raises:
@@ -193,9 +195,7 @@ def _segment(
         confidences=_lowered(confidences(found.evidence, cascade.refine.manifest.calibration), found.gate),
         evidence=found.evidence,
         uncertainty=found.uncertainty,
-        couinaud=found.couinaud,
-        couinaud_model=found.couinaud_model,
-        vessels=found.vessels,
+        structures=found.structures,
     )
 
 
@@ -209,9 +209,7 @@ class _Found:
     evidence: dict[int, dict[str, float]] = field(default_factory=dict)
     uncertainty: Uncertainty | None = None
     gate: dict[str, Any] = field(default_factory=dict)
-    couinaud: np.ndarray | None = None
-    couinaud_model: str = ""
-    vessels: np.ndarray | None = None
+    structures: Structures | None = None
 
 
 def _nothing(volume: Volume, findings: list[Finding], uncertainty: Uncertainty | None = None) -> _Found:
@@ -255,31 +253,24 @@ def _segment_ct(
     features = _evidence(part, fused, crop) if lesions else {}
     labels, lesions = _paste(part, lesions, box, volume.grid)
     findings = list(settled(findings, judge_coverage(labels, volume.grid)))
-    more = _more_structures(answers, cascade.refining, box, volume.grid)
-    return _Found(labels, findings, lesions, features, uncertainty, said, **more)
+    structures = _more_structures(answers, cascade.refining, box)
+    return _Found(labels, findings, lesions, features, uncertainty, said, structures)
 
 
-def _more_structures(answers: Sequence[Answer], stages: Sequence[Stage], box: Box, grid: Grid) -> dict[str, Any]:
-    """What the refine stages drew beside liver and lesions, on the input grid; see :class:`.result.Result`."""
-    found: dict[str, Any] = {}
+def _more_structures(answers: Sequence[Answer], stages: Sequence[Stage], box: Box) -> Structures | None:
+    """What the refine stages drew beside liver and lesions."""
+    couinaud, model = None, ""
     for answer, stage in zip(answers, stages, strict=True):
-        values = {value: name for value, name in answer.structures.items() if name.startswith(COUINAUD)}
-        if values and "couinaud" not in found:
-            segments = couinaud_channels({name: value for value, name in values.items()})
+        if couinaud is None and answer.has(COUINAUD):
+            names = {name: value for value, name in answer.structures.items() if name.startswith(COUINAUD)}
+            segments = couinaud_channels(names)
             table = np.zeros(256, np.uint8)
             table[list(segments)] = list(segments.values())
-            found["couinaud"] = _on_grid(table[answer.classes], box, grid)
-            found["couinaud_model"] = stage.manifest.title
+            couinaud, model = table[answer.classes], stage.manifest.title
     vessels = drawn(answers, "vessel")
-    if vessels is not None:
-        found["vessels"] = _on_grid(vessels, box, grid)
-    return found
-
-
-def _on_grid(part: np.ndarray, box: Box, grid: Grid) -> np.ndarray:
-    whole = np.zeros(grid.shape, part.dtype)
-    whole[box.slices] = part
-    return whole
+    if couinaud is None and vessels is None:
+        return None
+    return Structures(box, couinaud, model, None if vessels is None else vessels.astype(np.uint8))
 
 
 def _ask_gate(
@@ -350,7 +341,8 @@ def _evidence(part: np.ndarray, fused: Answer, crop: Grid) -> dict[int, dict[str
 
 def _paste(part: np.ndarray, lesions: Sequence[Lesion], box: Box, grid: Grid) -> tuple[np.ndarray, tuple[Lesion, ...]]:
     """Labels of the box back on the input grid, and the lesions' boxes with them."""
-    labels = _on_grid(part, box, grid)
+    labels = np.zeros(grid.shape, part.dtype)
+    labels[box.slices] = part
     moved = []
     for lesion in lesions:
         start, stop = (np.array(corner) + box.start for corner in (lesion.box.start, lesion.box.stop))

@@ -54,3 +54,7 @@ class WorkerCrashed(LiverCascadeError):
     """The process that computes died, or failed in a way that nobody foresaw."""
 
     exit_code = EXIT_OUT_OF_RESOURCES
+
+
+class DownloadError(LiverCascadeError):
+    """A model could not be fetched: not there, cut off, or not the right file."""

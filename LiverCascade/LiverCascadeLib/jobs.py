@@ -54,16 +54,13 @@ from .pixels import write_raw
 from .postprocess import CleanUp
 from .result import Lesion, Result, Uncertainty
 from .steps import exhausted
+from .structures import COUINAUD_RAW, VESSELS_RAW, Structures
 from .volume import Volume
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
 PREFIX = "livercascade-"
-JOB_FILE, VOLUME_FILE, LABELS_FILE, UNCERTAINTY_FILE = _JOB_FILES = (
-    "job.json",
-    "volume.raw",
-    "labels.raw",
-    "uncertainty.raw",
-)
+JOB_FILE, VOLUME_FILE, LABELS_FILE, UNCERTAINTY_FILE = "job.json", "volume.raw", "labels.raw", "uncertainty.raw"
+_JOB_FILES = (JOB_FILE, VOLUME_FILE, LABELS_FILE, UNCERTAINTY_FILE, COUINAUD_RAW, VESSELS_RAW)
 # Set for a worker that Slicer starts: Slicer lowers its own priority, and its children inherit that.
 NORMAL_PRIORITY = "LIVERCASCADE_NORMAL_PRIORITY"
 
@@ -169,7 +166,8 @@ class JobFolder:
 
     It holds ``job.json`` (who owns it, and everything about the volume but its voxels), ``volume.raw`` (int16
     [k, j, i]) and, when the run is done, ``labels.raw``: the labels inside the box that the ``done`` event names, and
-    ``uncertainty.raw``: the entropy inside its own box, where it was asked for.
+    ``uncertainty.raw``: the entropy inside its own box, where it was asked for; and the files of
+    :class:`.structures.Structures`, where there are some.
 
     Attributes:
         path: the folder.
@@ -250,6 +248,7 @@ class JobFolder:
                 write_raw(self.path / LABELS_FILE, result.labels[box.slices])
             if doubt is not None:
                 write_raw(self.path / UNCERTAINTY_FILE, doubt.entropy)
+            structures = None if result.structures is None else result.structures.write(self.path)
         except OSError as error:
             raise _no_room(error) from error
         return {
@@ -263,6 +262,7 @@ class JobFolder:
             "confidences": result.confidences,
             "evidence": result.evidence,
             "uncertainty_box": None if doubt is None else _corners(doubt.box),
+            "structures": structures,
         }
 
     def read_result(self, event: dict[str, Any], volume: Volume) -> Result:
@@ -276,12 +276,14 @@ class JobFolder:
             WorkerCrashed: the labels, or the uncertainty, are not there.
         """
         box, doubtful = _box(event["box"]), _box(event["uncertainty_box"])
-        labels, uncertainty = np.zeros(volume.grid.shape, event["dtype"]), None
+        labels, uncertainty, structures = np.zeros(volume.grid.shape, event["dtype"]), None, None
         try:
             if box is not None:
                 labels[box.slices] = self._voxels(LABELS_FILE, event["dtype"], box)
             if doubtful is not None:
                 uncertainty = Uncertainty(self._voxels(UNCERTAINTY_FILE, np.uint8, doubtful), doubtful)
+            if event.get("structures") is not None:
+                structures = Structures.read(self.path, event["structures"])
         except (OSError, ValueError) as error:
             raise WorkerCrashed(f"The labels of the run are lost: {error}. Start it again.") from error
         return Result(
@@ -296,6 +298,7 @@ class JobFolder:
             confidences={int(number): score for number, score in event["confidences"].items()},
             evidence={int(number): values for number, values in event["evidence"].items()},
             uncertainty=uncertainty,
+            structures=structures,
         )
 
     def _voxels(self, name: str, dtype: str | type, box: Box) -> np.ndarray:

@@ -48,8 +48,7 @@ class MemoryLadder:
             except MemoryError as error:
                 reason = str(error)
             except RuntimeError as error:
-                # torch.OutOfMemoryError on a GPU; on the CPU the allocator raises a plain RuntimeError.
-                if "out of memory" not in str(error).lower() and "not enough memory" not in str(error).lower():
+                if not _is_lack_of_memory(error):
                     raise
                 reason = str(error).splitlines()[0]
             self._step_down(reason)
@@ -70,3 +69,10 @@ class MemoryLadder:
             torch.cuda.empty_cache()
         message = f"Memory ran out while {self._title} was computing; the run went on with {action}."
         self.findings.append(Finding("out-of-memory", Severity.INFO, message))
+
+
+def _is_lack_of_memory(error: RuntimeError) -> bool:
+    """torch.OutOfMemoryError on a GPU; on the CPU PyTorch's allocator and oneDNN raise plain RuntimeErrors."""
+    text = str(error).lower()
+    signs = ("out of memory", "not enough memory", "allocate memory", "could not create a memory object")
+    return any(sign in text for sign in signs)

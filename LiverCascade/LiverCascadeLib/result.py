@@ -10,6 +10,7 @@ import numpy as np
 
 from .findings import Finding
 from .geometry import Box, Grid
+from .structures import Structures
 from .volume import Volume
 
 LIVER_LABEL = 1
@@ -89,11 +90,7 @@ class Result:
             calibrated. See :class:`.models.calibration.Calibration` for what that means.
         evidence: what the confidences are made of, by lesion id; see :func:`.lesions.confidence.evidence`.
         uncertainty: where :attr:`.cascade.Options.uncertainty` asked for it and a liver was located.
-        couinaud: Couinaud's segments as a network drew them, uint8 on ``volume.grid``, values as
-            :class:`.lesions.couinaud.CouinaudSegment`; neither cleaned nor cut at the liver. None where no model
-            draws them.
-        couinaud_model: title of that model.
-        vessels: the liver's vessels, bool on ``volume.grid``; None where no model draws them.
+        structures: what models drew beside liver and lesions; None where there is no such model.
     """
 
     volume: Volume
@@ -106,9 +103,7 @@ class Result:
     confidences: dict[int, float] = field(default_factory=dict)
     evidence: dict[int, dict[str, float]] = field(default_factory=dict)
     uncertainty: Uncertainty | None = None
-    couinaud: np.ndarray | None = None
-    couinaud_model: str = ""
-    vessels: np.ndarray | None = None
+    structures: Structures | None = None
 
     @property
     def summary(self) -> str:

@@ -12,6 +12,7 @@ from .errors import InputError
 from .lesions.assess import assess_result
 from .lesions.assessment import Assessment
 from .lesions.couinaud_landmarks import Point, read_landmarks
+from .lesions.couinaud_network import couinaud_of
 from .lesions.couinaud_planes import couinaud_for
 from .progress import Progress
 from .report.files import OutputFolder, write_results
@@ -85,9 +86,12 @@ class Wish:
     instances: Instances | None
 
     def assess(self, result: Result) -> Assessment:
-        """Everything measured of ``result``, with liver segments where they are wanted."""
-        couinaud = None
-        if self.points is not None and result.liver_volume_ml > 0:
+        """Everything measured of ``result``, with liver segments where they are wanted or a model drew them.
+
+        A reader's landmarks go before a network's segments, and those before an estimate.
+        """
+        couinaud = None if self.points else couinaud_of(result)
+        if couinaud is None and self.points is not None and result.liver_volume_ml > 0:
             couinaud = couinaud_for(result.volume.grid, result.labels, self.points)
         return assess_result(result, couinaud)
 

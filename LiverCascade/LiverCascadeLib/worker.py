@@ -24,7 +24,7 @@ from .allocator import give_back_freed_memory, keep_freed_memory
 from .cascade import Cascade, Options, load_cascade, segment
 from .errors import Cancelled, InputError, LiverCascadeError, MissingPackageError, ResourceError, WorkerCrashed
 from .jobs import ERROR_KINDS, NORMAL_PRIORITY, JobFolder, LineDecoder, encode, options_from_dict
-from .loading import read_cascade
+from .models.cascade_file import read_cascade
 from .progress import Progress
 from .resources import EMBEDDED_MODELS
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from LiverCascadeLib.models import Calibration, Manifest, load_manifest
 
+from .card_proofs import proof_sections
+
 CARD = "MODEL_CARD.md"
 
 _PURPOSE = {
@@ -93,7 +95,7 @@ def card_text(manifest: Manifest) -> str:
 Dice is 2 |P ∩ R| / (|P| + |R|) on the grid of the input; HD95 the 95th percentile of the distances between both
 surfaces. A reference lesion counts as found when its IoU with all predicted lesions that touch it is above 0.1; a
 predicted lesion that touches none is false. Figures of the whole cascade, both models together.
-{_confidence(manifest)}
+{_confidence(manifest)}{proof_sections(manifest.measured)}
 ## Limits
 
 {limits}

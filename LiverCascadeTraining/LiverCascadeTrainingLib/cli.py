@@ -18,13 +18,31 @@ from .commands import (
     example,
     export,
     fit,
+    held_out,
     measure,
     prepare,
+    robustness,
     split,
 )
 from .evaluation import command as evaluate
 
-COMMANDS = (check, split, prepare, bodies, fit, classify, evaluate, ablate, export, card, measure, calibrate, example)
+COMMANDS = (
+    check,
+    split,
+    prepare,
+    bodies,
+    fit,
+    classify,
+    evaluate,
+    ablate,
+    export,
+    card,
+    measure,
+    calibrate,
+    held_out,
+    robustness,
+    example,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

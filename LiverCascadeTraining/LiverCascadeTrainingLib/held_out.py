@@ -9,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from LiverCascadeLib.geometry import Grid, resample
+from LiverCascadeLib.geometry import Box, Grid, resample
 from LiverCascadeLib.postprocess import components, largest_component
 from LiverCascadeLib.volume import Volume, read_labels
 
 from .anatomy import Tissue, invent_body
 from .lesions import LesionRanges, add_lesions
-from .looks import sample_tissues
 from .painting import draw_palette, paint, scan
 
 # Liver shapes: LiTS 1 … 111, without number 0, of which the image was trained on, and without 28 … 47, which are
@@ -125,12 +124,7 @@ def _scanned(tissue: np.ndarray, ranges: LesionRanges, rng, generator) -> tuple[
     extent = np.array(tissue.shape) * BODY_MM
     shape = np.maximum(2, np.round(extent / PAINTED_MM)).astype(int)
     painted = Grid(shape[::-1], np.diag([*PAINTED_MM[::-1], 1.0]))
-    axes = [torch.arange(n) * (s / BODY_MM) for n, s in zip(shape.tolist(), PAINTED_MM, strict=True)]
-    parts = []
-    for heights in axes[0].split(16):  # all tissues' votes at once would need gigabytes
-        position = torch.stack(torch.meshgrid(heights, *axes[1:], indexing="ij"), dim=-1).float()
-        parts.append(sample_tissues(tissue, position))
-    painted_tissue = torch.cat(parts)
+    painted_tissue = _refined(tissue, painted)
     palette = draw_palette(rng)
     liver = painted_tissue == Tissue.LIVER
     hu = paint(painted_tissue, palette, PAINTED_MM, rng, generator)
@@ -145,6 +139,24 @@ def _scanned(tissue: np.ndarray, ranges: LesionRanges, rng, generator) -> tuple[
     truth[numbers > 0] = numbers[numbers > 0] + 1
     array = hu.round().clamp(-1024, 3071).short().numpy()
     return Volume(array, grid, "held out"), truth, palette.phase
+
+
+def _refined(tissue: np.ndarray, painted: Grid) -> torch.Tensor:
+    """The tissue that most of the neighborhood has, uint8 [k, j, i] on ``painted``, whose first voxel is that of the
+    map; air beyond the map.
+    """
+    source = Grid(tissue.shape[::-1], np.diag([BODY_MM] * 3 + [1.0]))
+    best = torch.full(painted.shape, 1e-3)
+    refined = torch.full(painted.shape, int(Tissue.AIR), dtype=torch.uint8)
+    for candidate in np.unique(tissue).tolist():
+        mask = tissue == candidate
+        box = Box.around(mask).grown(1, source.size)
+        block = painted.box_covering(box, source)
+        votes = resample(mask[box.slices].view(np.uint8), source.crop(box), painted.crop(block), 0)
+        wins = votes > best[block.slices]
+        refined[block.slices][wins] = candidate
+        best[block.slices] = torch.maximum(best[block.slices], votes)
+    return refined
 
 
 def matched(labels: np.ndarray, truth: np.ndarray, label: int) -> float:

@@ -20,6 +20,9 @@ class LesionRanges:
         mean_count: mean of the Poisson distribution of further lesions beyond the first.
         bright_chance: probability that a lesion is brighter than the liver.
         patchy_chance: probability that a lesion is lobed and patchy, with parts like liver, and fades into it.
+        zoned_chance: probability that a large lesion has a dead core of any shape in a shell that is only a little
+            darker than the liver.
+        mimic_chance: probability that a liver gets what looks like lesions and is none: dark vessels and fissures.
     """
 
     radius_mm: tuple[float, float] = (2.5, 42.0)
@@ -27,6 +30,8 @@ class LesionRanges:
     mean_count: float = 1.5
     bright_chance: float = 0.15
     patchy_chance: float = 0.0
+    zoned_chance: float = 0.0
+    mimic_chance: float = 0.0
 
 
 def add_lesions(
@@ -49,6 +54,8 @@ def add_lesions(
         (hu with lesions, bool lesion mask); both new tensors.
     """
     mask = torch.zeros_like(liver)
+    if ranges.mimic_chance and rng.random() < ranges.mimic_chance:
+        hu = _with_mimics(hu, liver, spacing, rng, generator)
     sites = torch.nonzero(liver)
     if len(sites) < 200 or rng.random() > ranges.chance:
         return hu, mask
@@ -92,6 +99,8 @@ def _add_one(hu, mask, liver, center, radius, base, spacing, ranges, rng, genera
     sharpness = rng.uniform(0.3, 1.6)
     if ranges.patchy_chance and rng.random() < ranges.patchy_chance:
         depth, values, sharpness = _patchy(depth, values, base, radius, spacing, rng, generator)
+    if radius > 10 and ranges.zoned_chance and rng.random() < ranges.zoned_chance:
+        values = _zoned(depth, base, radius, spacing, rng, generator)
     inside_liver = liver[block]
     alpha = torch.sigmoid(depth / sharpness) * blur(inside_liver.float(), tuple(0.7 / s for s in spacing))
     hu, mask = hu.clone(), mask.clone()
@@ -111,6 +120,34 @@ def _patchy(depth, values, base, radius, spacing, rng, generator):
     grain = torch_noise(local, max(1.2, rng.uniform(1.5, 4.0) / max(spacing)), generator)
     values = base + share * (values - base) + rng.uniform(2, 10) * grain
     return depth, values, rng.uniform(0.8, 1.0 + 0.12 * radius)
+
+
+def _zoned(depth, base, radius, spacing, rng, generator):
+    """Values of a large lesion with a dead core: the core of any shape, the shell around it nearly liver."""
+    local = tuple(depth.shape)
+    wander = torch_noise(local, max(2.0, rng.uniform(0.3, 0.8) * radius / max(spacing)), generator)
+    shell = rng.uniform(0.15, 0.6) * radius
+    core = torch.sigmoid((depth - shell + rng.uniform(0.1, 0.3) * radius * wander) / rng.uniform(0.8, 4.0))
+    grain = torch_noise(local, max(1.2, rng.uniform(2, 8) / max(spacing)), generator)
+    outer = base - rng.uniform(8, 40) + rng.uniform(2, 8) * grain
+    inner = min(base - 20, rng.uniform(5, 45)) + rng.uniform(2, 10) * grain
+    return outer + (inner - outer) * core
+
+
+def _with_mimics(hu, liver, spacing, rng, generator):
+    """Dark tubes and thin plates in a liver: vessels without contrast in them, and fissures with fat in them."""
+    shape = tuple(hu.shape)
+    scale = rng.uniform(18, 35) / max(spacing)
+    first, second = torch_noise(shape, scale, generator), torch_noise(shape, scale, generator)
+    soft = blur(liver.float(), tuple(1.0 / s for s in spacing))
+    if rng.random() < 0.6:
+        caliber = rng.uniform(0.06, 0.16) * (1 + 0.3 * torch_noise(shape, scale, generator))
+        inside = torch.sigmoid((caliber - torch.hypot(first, second)) * 30)
+        hu = hu - rng.uniform(10, 45) * inside * soft
+    else:
+        plate = torch.exp(-((first / rng.uniform(0.04, 0.1)) ** 2)) * torch.sigmoid(4 * (second - rng.uniform(0, 1)))
+        hu = hu - rng.uniform(25, 120) * plate * soft
+    return hu
 
 
 def _contrast(base: float, bright_chance: float, rng: np.random.Generator) -> float:

@@ -35,6 +35,7 @@ class SampleSpec:
         lesions: sizes and counts of synthetic lesions.
         located_share: share of the priors that come from a trained locate network, where there is one.
         vessel_contrast_chance: probability that a real liver's vessels get another contrast.
+        lesions_beside_unknown: put synthetic lesions also into real livers that may hide real ones.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -49,6 +50,7 @@ class SampleSpec:
     lesions: LesionRanges = field(default_factory=LesionRanges)
     located_share: float = 0.0
     vessel_contrast_chance: float = 0.0
+    lesions_beside_unknown: bool = False
 
 
 def _liver_voxel(case: Case, rng: np.random.Generator) -> np.ndarray:
@@ -198,11 +200,12 @@ def _from_real(case: Case, position: torch.Tensor, spec: SampleSpec, rng, genera
     if rng.random() < 0.6:
         hu = hu * float(rng.uniform(0.92, 1.08)) + float(rng.uniform(-20, 20))
     target = liver.to(torch.uint8)
-    if spec.with_lesions and not case.lesions_known:
+    hidden = spec.with_lesions and not case.lesions_known
+    if hidden:
         target = target * LIVER_OR_LESION
-    else:
+    if not hidden or spec.lesions_beside_unknown:
         hu, lesions = add_lesions(hu, liver, spacing, spec.lesions, rng, generator)
-        target = target + lesions.to(torch.uint8)
+        target[lesions] = LESION
     if rng.random() < 0.3:
         hu = blur(hu, tuple(float(rng.uniform(0.3, 1.2)) / s for s in spacing))
     noise = blur(torch.randn(hu.shape, generator=generator), (0.4, 0.5, 0.5))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from LiverCascadeLib.cascade import Options, load_cascade, segment
+from LiverCascadeLib.errors import InputError
 from LiverCascadeLib.models import load_manifest
 from LiverCascadeLib.resources import RESOURCES
 from LiverCascadeLib.volume import Volume, read_labels, read_volume
@@ -17,8 +18,9 @@ from LiverCascadeLib.volume import Volume, read_labels, read_volume
 from .cards import write_card
 from .cases import REAL_CASES, unpacked
 from .evaluation import compare, in_order_of
+from .names import check_name
 
-HELD_OUT = "ircadb_17"
+EXAMPLE, HELD_OUT = "embedded example", "ircadb_17"
 
 
 @dataclass(frozen=True)
@@ -40,22 +42,38 @@ class Reference:
 
 def references(data: Path) -> Iterator[tuple[str, Reference]]:
     """The cases that are there, by name."""
-    sample = RESOURCES / "SampleData"
-    truth, _ = read_labels(sample / "synthetic_abdomen_truth.nii.gz")
-    yield (
-        "embedded example",
-        Reference(read_volume(sample / "synthetic_abdomen.nii.gz"), truth, "synthetic, not trained on", True),
-    )
-    for name, (image, label, values, healthy) in REAL_CASES.items():
-        if (data / name).exists():
-            with unpacked(data / name / image) as path:
-                volume = read_volume(path)
-            labels, grid = read_labels(data / name / label)
-            note = "TRAINED ON" + ("; no lesion known" if healthy else "; its lesions are not labeled")
-            turned = in_order_of(np.isin(labels, values).astype(np.uint8), grid, volume.grid)
-            yield name, Reference(volume, turned, note, healthy)
-    if (data / HELD_OUT).exists():
-        yield HELD_OUT, _ircadb(data / HELD_OUT)
+    for name in (EXAMPLE, *REAL_CASES, HELD_OUT):
+        if name == EXAMPLE or (data / name).exists():
+            yield name, reference(data, name)
+
+
+def reference(data: Path, name: str) -> Reference:
+    """One of the cases.
+
+    Args:
+        data: folder with the real cases.
+        name: :data:`EXAMPLE`, one of :data:`.cases.REAL_CASES`, or :data:`HELD_OUT`.
+
+    Raises:
+        SettingError: there is no case of this name.
+        InputError: its files are not there, or cannot be read.
+    """
+    check_name(name, (EXAMPLE, *REAL_CASES, HELD_OUT), "case")
+    if name == EXAMPLE:
+        sample = RESOURCES / "SampleData"
+        truth, _ = read_labels(sample / "synthetic_abdomen_truth.nii.gz")
+        volume = read_volume(sample / "synthetic_abdomen.nii.gz")
+        return Reference(volume, truth, "synthetic, not trained on", True)
+    if not (data / name).exists():
+        raise InputError(f"There is no folder {data / name}. Name the folder that holds the real cases.")
+    if name == HELD_OUT:
+        return _ircadb(data / name)
+    image, label, values, healthy = REAL_CASES[name]
+    with unpacked(data / name / image) as path:
+        volume = read_volume(path)
+    labels, grid = read_labels(data / name / label)
+    note = "TRAINED ON" + ("; no lesion known" if healthy else "; its lesions are not labeled")
+    return Reference(volume, in_order_of(np.isin(labels, values).astype(np.uint8), grid, volume.grid), note, healthy)
 
 
 def _ircadb(folder: Path) -> Reference:

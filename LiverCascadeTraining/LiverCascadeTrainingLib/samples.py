@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -23,12 +23,24 @@ class SampleSet(torch.utils.data.Dataset):
         spec: what a sample looks like.
         seed: of everything random.
         bank: what a trained locate network gives on the cases.
+        weights: how often single real cases come, against 1 for those that are not named.
     """
 
-    def __init__(self, cases: Sequence[Case], spec: SampleSpec, seed: int, bank: PriorBank | None = None):
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        spec: SampleSpec,
+        seed: int,
+        bank: PriorBank | None = None,
+        weights: Mapping[str, float] | None = None,
+    ):
         self.spec, self.seed, self.bank = spec, seed, bank
         self.synthetic = [case for case in cases if case.kind == "synthetic"]
         self.real = [case for case in cases if case.kind == "real"]
+        self._real_shares: np.ndarray | None = None
+        if weights and self.real:
+            wanted = np.array([weights.get(case.name, 1.0) for case in self.real], float)
+            self._real_shares = wanted / wanted.sum()
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng([self.seed, index])
@@ -55,7 +67,10 @@ class SampleSet(torch.utils.data.Dataset):
             return None, None
         from_real = self.real and (kind < spec.negative_share + spec.real_share or not self.synthetic)
         pool = self.real if from_real else self.synthetic
-        case = pool[int(rng.integers(len(pool)))]
+        if from_real and self._real_shares is not None:
+            case = pool[int(rng.choice(len(pool), p=self._real_shares))]
+        else:
+            case = pool[int(rng.integers(len(pool)))]
         return case, source_positions(case, spec, rng, generator)
 
     def _prior(self, index: int, case, position, target, rng, generator) -> torch.Tensor:

@@ -3,31 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ModelError
-from ..models.stage_file import COUINAUD, StageFile
+from ..models.label_names import structures_of
+from ..models.stage_file import StageFile
 from .reading import CONFIGS, METADATA, read_bundle, read_metadata
 
-# How bundles call what is drawn here, in small letters with spaces.
-_NAMES = {
-    "liver": "liver",
-    "liver tumor": "lesion",
-    "liver tumour": "lesion",
-    "liver lesion": "lesion",
-    "liver cancer": "lesion",
-    "hepatic tumor": "lesion",
-    "hepatic tumour": "lesion",
-    "hepatic lesion": "lesion",
-    "hepatic vessel": "vessel",
-    "hepatic vessels": "vessel",
-    "liver vessel": "vessel",
-    "liver vessels": "vessel",
-    **{f"liver segment {name[-1]}": name for name in COUINAUD},
-}
-# Of the liver only where the model draws the liver too.
-_BESIDE_LIVER = {"tumor": "lesion", "tumour": "lesion", "lesion": "lesion", "cancer": "lesion"}
 # Around the located liver, in mm, where nobody says.
 USUAL_MARGIN_MM = 10.0
 
@@ -48,8 +30,9 @@ def deduced_stage(folder: Path, role: str) -> StageFile:
         ModelError: the bundle is not covered, or draws nothing of the liver.
     """
     labels = read_bundle(folder).labels
-    structures = structures_in(labels)
-    if "liver" not in structures and (role == "locate" or not structures):
+    structures = structures_of({name: [value] for value, name in labels.items() if value > 0})
+    # A tumor alone may be any organ's.
+    if "liver" not in structures and (role == "locate" or set(structures) <= {"lesion"}):
         told = ", ".join(labels.values()) or "no names"
         raise ModelError(
             f"The MONAI bundle in {folder} does not say which label is the liver: its {METADATA} names {told}. "
@@ -64,7 +47,7 @@ def deduced_stage(folder: Path, role: str) -> StageFile:
         role=role,
         title=title,
         model=".",
-        structures=structures,
+        structures={name: tuple(values) for name, values in structures.items()},
         version=str(metadata.get("version", "")),
         license="",
         citation="\n".join(map(str, references)) if isinstance(references, list) else "",
@@ -72,14 +55,3 @@ def deduced_stage(folder: Path, role: str) -> StageFile:
         margin_mm=USUAL_MARGIN_MM if role == "refine" else 0.0,
         folder=folder,
     )
-
-
-def structures_in(labels: Mapping[int, str]) -> dict[str, tuple[int, ...]]:
-    """Label values by structure, from the names that a model gives its labels."""
-    plain = {value: re.sub(r"[\s_-]+", " ", name.lower()).strip() for value, name in labels.items()}
-    known = {**_NAMES, **(_BESIDE_LIVER if "liver" in plain.values() else {})}
-    found: dict[str, tuple[int, ...]] = {}
-    for value, name in sorted(plain.items()):
-        if value > 0 and name in known:
-            found[known[name]] = (*found.get(known[name], ()), value)
-    return found

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Finds the liver and its lesions on a CT of the abdomen. Research use only, not a medical device.
-Nothing leaves this computer: no network access is made."""
+Nothing leaves this computer. Only 'livercascade models install' uses the network, to fetch models."""
 
 EPILOG = f"""\
 exit codes:
@@ -77,8 +77,9 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         type=Path,
-        metavar="FOLDER",
-        help="folder with the models 'locate' and 'refine' (default: the embedded models)",
+        metavar="FOLDER|ID",
+        help="folder with the models 'locate' and 'refine', a cascade.json, or the id of an installed cascade "
+        "(default: the embedded models; see 'livercascade models')",
     )
     parser.add_argument(
         "--device",
@@ -96,6 +97,11 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
         "--thorough",
         action="store_true",
         help="more overlap of windows, and the mean over mirrored copies where a model was trained for them; slower",
+    )
+    parser.add_argument(
+        "--faithful",
+        action="store_true",
+        help="models of others compute exactly what their owners' software computes; slower, the labels hardly differ",
     )
     parser.add_argument(
         "--margin", type=not_negative, metavar="MM", help="tissue around the located liver that is worked on, in mm"
@@ -141,10 +147,22 @@ def choices(options: argparse.Namespace) -> Options:
         binary_prior=options.binary_prior,
         force=options.force,
         thorough=options.thorough,
+        faithful=options.faithful,
         uncertainty=options.uncertainty,
         gate=options.gate,
         clean_up=CleanUp(int(options.min_lesion_voxels), options.min_lesion_mm3),
     )
+
+
+def models(options: argparse.Namespace) -> Path | None:
+    """Where the models are that ``--model`` names.
+
+    Raises:
+        ModelError: it is the id of a cascade that is not complete.
+    """
+    from ..models.library import models_argument
+
+    return models_argument(options.model)
 
 
 def count(text: str) -> int:

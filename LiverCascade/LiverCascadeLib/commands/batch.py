@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import EXIT_BAD_INPUT, EXIT_CANCELLED, EXIT_DONE, EXIT_OUT_OF_RESOURCES
 from ..progress import cancel_on_signals
-from .arguments import DESCRIPTION, add_choices, choices, count
+from .arguments import DESCRIPTION, add_choices, choices, count, models
 from .report import add_wishes, wishes_from
 
 BATCH_DESCRIPTION = f"""\
@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
 
     settings = BatchSettings(
         options=choices(options),
-        models=options.model,
+        models=models(options),
         jobs=options.jobs,
         threads=options.threads,
         overwrite=options.overwrite,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..allocator import keep_freed_memory
 from ..errors import EXIT_DONE
 from ..progress import Progress, cancel_on_signals
-from .arguments import DESCRIPTION, EPILOG, ProgressPrinter, add_choices, add_input, choices, print_findings
+from .arguments import DESCRIPTION, EPILOG, ProgressPrinter, add_choices, add_input, choices, models, print_findings
 from .report import add_wishes, wishes_from
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ the output folder then holds:
 and, where they are asked for:
   couinaud.nii.gz        Couinaud's segments: 1 to 8, and 9 and 10 for IVa and IVb (--couinaud, --landmarks)
   uncertainty.nii.gz     how undecided the networks were, 0 to 255 (--uncertainty)
+  vessels.nii.gz         the liver's vessels, where a model draws them
   report.html, .pdf, .json, report_lesions.csv (--report)
   segmentation.dcm, report.dcm (--dicom)
 
@@ -75,6 +76,7 @@ def _run(options: argparse.Namespace) -> int:
     cancelled = cancel_on_signals()
     chosen = choices(options)
 
+    folder = models(options)
     cascades: list[Cascade] = []
 
     def compute(volume: Volume, progress: Progress) -> Result:
@@ -84,7 +86,7 @@ def _run(options: argparse.Namespace) -> int:
         progress = Progress(printer, lambda: bool(cancelled))
         meanwhile = (
             lambda: _import_torch(options.threads),
-            lambda: cascades.append(load_cascade(options.model, chosen)),
+            lambda: cascades.append(load_cascade(folder, chosen)),
         )
         wishes = replace(wishes_from(options), dicom=options.dicom, generate_uids=options.generate_uids)
         result = segment_study(options.input, options.output, compute, progress, meanwhile, wishes)

@@ -9,7 +9,8 @@ from scipy import ndimage
 
 from ..errors import InputError, ModelError
 from ..geometry import Box, Grid
-from .couinaud import BY_NAME, CouinaudMap
+from ..result import Result
+from .couinaud import BY_NAME, BY_VALUE, CouinaudMap
 
 PREFIX = "couinaud_"
 # A piece of a segment that is smaller than this part of its largest piece is taken for a mistake.
@@ -34,6 +35,17 @@ def couinaud_channels(labels: Mapping[str, int]) -> dict[int, int]:
                 raise ModelError(f"The model's label '{name}' is no segment of Couinaud. Known are {known}.")
             found[channel] = segment.value
     return found
+
+
+def couinaud_of(result: Result) -> CouinaudMap | None:
+    """The segments of a run whose models draw them; None where they do not, or drew none in this liver."""
+    structures, grid = result.structures, result.volume.grid
+    if structures is None or structures.couinaud is None or not structures.couinaud.any():
+        return None
+    channels = structures.on(structures.couinaud, grid)
+    if not channels[result.labels != 0].any():
+        return None
+    return couinaud_from_network(channels, {n: n for n in BY_VALUE}, result.labels, grid, structures.couinaud_model)
 
 
 def couinaud_from_network(

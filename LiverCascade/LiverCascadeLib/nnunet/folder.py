@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from ..errors import ModelError
+from ..models.label_names import structures_of
 from ..models.stage_file import StageFile
 from .plans import DATASET_FILE, PLANS_FILE
-
-# What data sets call a lesion of the liver; 'tumor' is their word, not a finding's.
-_LESION = re.compile(r"tumou?r|lesion|cancer|metasta|hcc|mass", re.IGNORECASE)
-_LIVER = re.compile(r"liver|hepat", re.IGNORECASE)
-_VESSEL = re.compile(r"vessel|vein", re.IGNORECASE)
-_SEGMENT = re.compile(r"(?:liver_segment|couinaud)[_ ]?([1-8])$", re.IGNORECASE)
 
 
 def model_folder(folder: Path) -> Path | None:
@@ -72,28 +66,10 @@ def guessed_structures(folder: Path) -> dict[str, tuple[int, ...]]:
         given = {name: value if isinstance(value, list) else [value] for name, value in labels.items()}
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{folder / DATASET_FILE} names no labels ({error}). Export the model again.") from None
-    found: dict[str, list[int]] = {}
-    for name, values in given.items():
-        structure = _structure(name)
-        if structure is not None:
-            found.setdefault(structure, []).extend(int(value) for value in values)
-    # A region 'liver' holds the values of its lesions too; those are lesions.
-    lesions = set(found.get("lesion", ()))
-    found = {s: [v for v in values if s == "lesion" or v not in lesions] for s, values in found.items()}
+    found = structures_of(given)
     if not found:
         raise ModelError(
             f"No label of the model in {folder} sounds like liver or lesion; it has {', '.join(given)}. Say "
             "which label is what: livercascade models import FOLDER --structure liver=1 --structure lesion=2"
         )
-    return {structure: tuple(values) for structure, values in found.items() if values}
-
-
-def _structure(name: str) -> str | None:
-    segment = _SEGMENT.search(name)
-    if segment:
-        return f"couinaud_{segment.group(1)}"
-    if _LESION.search(name):
-        return "lesion"
-    if _VESSEL.search(name) and _LIVER.search(name):
-        return "vessel"
-    return "liver" if _LIVER.search(name) else None
+    return {structure: tuple(values) for structure, values in found.items()}

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 FAITHFUL_OVERLAP, FAST_OVERLAP = 0.5, 0.25
 # Of more outputs than this, the fast mode keeps those that are asked for, and the best of the others.
 MOST_OUTPUTS = 16
+# A logit that decides; what no window sees is background.
+NEVER = 20.0
 # Where the located liver with its margin has less than this share of a voxel, nothing is drawn.
 _LEAST_SHARE = 0.01
 
@@ -76,9 +78,10 @@ class NnUnetStage:
     """Runs an nnU-Net model.
 
     'Faithful' computes what ``nnUNetPredictor`` computes on the same voxels: float32 on the CPU, windows half a patch
-    apart, logits resampled, mirrored copies where its owners use them. 'Fast' computes in reduced precision where
-    that is native, lays as few windows as cover the region, and fuses probabilities. Either passes over windows far
-    from the located liver.
+    apart, all labels, mirrored copies where its owners use them. 'Fast' computes in reduced precision where that is
+    native, lays as few windows as cover the region, and keeps the labels that are asked for. Either passes over
+    windows far from the located liver, and fuses logits: where windows disagree, a mean of probabilities decides
+    otherwise than nnU-Net.
 
     Args:
         model: the model and how it is used.
@@ -143,7 +146,7 @@ class NnUnetStage:
         whole = Box((0, 0, 0), volume.grid.size)
         given = self._input(volume, whole)
         channels = self.ladder.run(lambda: self._channels(given.image, None, progress))
-        return _probability(channels, self._channels_of("liver"), self.plan, logits=self.faithful), given.grid
+        return _probability(channels, self._channels_of("liver"), self.plan), given.grid
 
     def refine(self, volume: Volume, box: Box, located: Located, wishes: Wishes, progress: Progress) -> Answer:
         """See :meth:`.Stage.refine`."""
@@ -187,11 +190,11 @@ class NnUnetStage:
         )
         table = self._table()
         for where, slab in iter_resampled(channels, given.back):
-            labels[where] = table[_decided(slab, self.plan, logits=self.faithful).cpu().numpy()]
+            labels[where] = table[_decided(slab, self.plan).cpu().numpy()]
             if lesion is not None:
-                lesion[where] = _probability(slab, lesions, self.plan, logits=self.faithful).half().cpu().numpy()
+                lesion[where] = _probability(slab, lesions, self.plan).half().cpu().numpy()
             if entropy is not None:
-                entropy[where] = _doubt(slab, self.plan, logits=self.faithful).half().cpu().numpy()
+                entropy[where] = _doubt(slab, self.plan).half().cpu().numpy()
         return drawn
 
     def _input(self, volume: Volume, box: Box) -> _Input:
@@ -213,7 +216,7 @@ class NnUnetStage:
         return _Input(resampled, grid.with_size(shape[::-1]), found.slices, back)
 
     def _channels(self, image: torch.Tensor, region: torch.Tensor | None, progress: Progress) -> torch.Tensor:
-        """Logits (faithful) or probabilities of the kept channels, float32 [c, k, j, i], the mean over all folds."""
+        """Logits of the kept channels, float32 [c, k, j, i], the mean over all folds."""
         import torch
 
         patch = self.plan.patch_size
@@ -258,10 +261,9 @@ class NnUnetStage:
         kept = len(self._kept())
         ((_, total, unseen),) = iter_blended(image, corners, weight, kept, self._forward, self.ladder, update)
         self.windows += len(corners)
+        total[:, unseen] = -NEVER
         if not self.plan.has_regions:
-            total[0][unseen] = 1
-        elif self.faithful:
-            total[:, unseen] = -1
+            total[0][unseen] = NEVER
         return total
 
     def _forward(self, windows: torch.Tensor) -> torch.Tensor:
@@ -277,7 +279,7 @@ class NnUnetStage:
         with torch.inference_mode(), torch.autocast(device.split(":")[0], dtype, enabled=dtype is not None):
             started = time.perf_counter()
             logits = self._mean_over_mirrors(windows)
-            kept = logits if self.faithful else self._shares(logits)
+            kept = self._reduced(logits)
             if device != "cpu":
                 torch.cuda.synchronize(device)
             self.forward_seconds += time.perf_counter() - started
@@ -294,18 +296,15 @@ class NnUnetStage:
             total += self._network(windows.flip(axes)).float().flip(axes)
         return total.div_(len(flips) + 1) if flips else total
 
-    def _shares(self, logits: torch.Tensor) -> torch.Tensor:
-        """Probabilities of the kept channels."""
+    def _reduced(self, logits: torch.Tensor) -> torch.Tensor:
+        """The kept channels of the network's answer [batch, outputs, k, j, i]."""
         import torch
 
-        if self.plan.has_regions:
-            return torch.sigmoid(logits)
-        shares = torch.softmax(logits, dim=1)
-        if shares.shape[1] <= MOST_OUTPUTS:
-            return shares
-        kept = self._kept()[1:]
-        others = [channel for channel in range(shares.shape[1]) if channel not in kept]
-        return torch.cat([shares[:, others].amax(dim=1, keepdim=True), shares[:, kept]], dim=1)
+        kept = self._kept()
+        if len(kept) == logits.shape[1]:
+            return logits
+        others = [channel for channel in range(logits.shape[1]) if channel not in kept[1:]]
+        return torch.cat([logits[:, others].amax(dim=1, keepdim=True), logits[:, kept[1:]]], dim=1)
 
     def _kept(self) -> list[int]:
         """The network's outputs that are kept; where not all are, the first stands for all others."""
@@ -346,40 +345,39 @@ def window_weight(patch: Sequence[int]) -> np.ndarray:
     return weight.astype(np.float32)
 
 
-def _decided(channels: torch.Tensor, plan: Plan, logits: bool) -> torch.Tensor:
+def _decided(logits: torch.Tensor, plan: Plan) -> torch.Tensor:
     """Kept channel of each voxel; for models of regions the label value."""
     import torch
 
     if not plan.has_regions:
-        return channels.argmax(dim=0)
-    labels = torch.zeros(channels.shape[1:], dtype=torch.int64, device=channels.device)
-    for channel, value in zip(channels, plan.class_order, strict=True):
-        labels[channel > (0.0 if logits else 0.5)] = value
+        return logits.argmax(dim=0)
+    labels = torch.zeros(logits.shape[1:], dtype=torch.int64, device=logits.device)
+    for channel, value in zip(logits, plan.class_order, strict=True):
+        labels[channel > 0] = value
     return labels
 
 
-def _probability(channels: torch.Tensor, wanted: Sequence[int], plan: Plan, logits: bool) -> torch.Tensor:
+def _probability(logits: torch.Tensor, wanted: Sequence[int], plan: Plan) -> torch.Tensor:
     """Probability that a voxel belongs to the wanted channels: their sum, or for regions the largest."""
     import torch
 
     if not wanted:
-        return torch.zeros(channels.shape[1:], device=channels.device)
-    if logits:
-        channels = torch.sigmoid(channels) if plan.has_regions else torch.softmax(channels, dim=0)
-    chosen = channels[list(wanted)]
-    return chosen.amax(dim=0) if plan.has_regions else chosen.sum(dim=0).clamp_(0, 1)
+        return torch.zeros(logits.shape[1:], device=logits.device)
+    if plan.has_regions:
+        return torch.sigmoid(logits[list(wanted)]).amax(dim=0)
+    return torch.softmax(logits, dim=0)[list(wanted)].sum(dim=0).clamp_(0, 1)
 
 
-def _doubt(channels: torch.Tensor, plan: Plan, logits: bool) -> torch.Tensor:
+def _doubt(logits: torch.Tensor, plan: Plan) -> torch.Tensor:
     """Entropy of the classes as a share of its highest value; of regions that of the least certain one."""
     import torch
 
     if plan.has_regions:
-        shares = torch.sigmoid(channels) if logits else channels.clamp(0, 1)
+        shares = torch.sigmoid(logits)
         entropy = torch.special.entr(shares) + torch.special.entr(1 - shares)
         return entropy.amax(dim=0).div_(float(np.log(2)))
-    shares = torch.softmax(channels, dim=0) if logits else channels.clamp(0, 1)
-    return torch.special.entr(shares).sum(dim=0).div_(float(np.log(len(channels)))).clamp_(0, 1)
+    entropy = torch.special.entr(torch.softmax(logits, dim=0)).sum(dim=0)
+    return entropy.div_(float(np.log(len(logits)))).clamp_(0, 1)
 
 
 def _known_values(model: StageFile, plan: Plan) -> dict[int, str]:

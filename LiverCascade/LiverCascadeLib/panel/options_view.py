@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import qt
@@ -13,72 +10,16 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..cascade import Options
-from ..errors import ModelError
-from ..models import Manifest, load_manifest
+from ..errors import LiverCascadeError, ModelError
 from ..postprocess import CleanUp
 from ..resources import EMBEDDED_MODELS
 from .device import Device
 from .dialogs import Dialogs
+from .model_choices import ModelChoice, libraryChoices, openLibrary
+from .models_view import ModelsView
 
 FOLDERS_KEY = "LiverCascade/ModelFolders"
 LAST_FOLDER_KEY = "LiverCascade/LastModelFolder"
-ROLES = ("locate", "refine")
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """One pair of models that can be chosen.
-
-    Attributes:
-        folder: holds ``locate`` and ``refine``.
-        manifests: of both.
-    """
-
-    folder: Path
-    manifests: tuple[Manifest, ...]
-
-    @classmethod
-    def load(cls, folder: Path) -> ModelChoice:
-        """Reads the manifests of ``folder``.
-
-        Raises:
-            ModelError: there is no pair of valid models.
-        """
-        return cls(folder, tuple(load_manifest(folder / role) for role in ROLES))
-
-    @cached_property
-    def title(self) -> str:
-        """One line."""
-        if self.folder == EMBEDDED_MODELS:
-            return _("Embedded ({id})").format(id=self.manifests[-1].id)
-        return self.manifests[-1].title
-
-    @cached_property
-    def toolTip(self) -> str:
-        """License, intended use and measured figures, as rich text."""
-        parts = []
-        for manifest in self.manifests:
-            lines = [f"<b>{html.escape(manifest.title)}</b>"]
-            lines.append(_("License: {license}").format(license=html.escape(manifest.license)))
-            lines += _figures(manifest)
-            lines.append(html.escape(manifest.intended_use))
-            parts.append("<br>".join(lines))
-        return "<p>".join(parts)
-
-
-def _figures(manifest: Manifest) -> list[str]:
-    """Measured figures, one line per case; their keys are the training companion's."""
-    lines = []
-    for name, case in manifest.measured.get("cascade", {}).items():
-        if not isinstance(case, dict) or "liver_dice" not in case:
-            continue
-        line = f"{name}: liver Dice {case['liver_dice']:.2f}"
-        if case.get("lesions"):
-            line += f", {case.get('hit', 0)} of {case['lesions']} lesions, {case.get('false', 0)} false"
-        if case.get("note"):
-            line += f" ({case['note']})"
-        lines.append(html.escape(line))
-    return lines
 
 
 class OptionsView:
@@ -96,7 +37,13 @@ class OptionsView:
     ) -> None:
         self._ui, self._dialogs, self._say, self._changed = ui, dialogs, say, changed
         self._parameters = None
+        self._folders: list[ModelChoice] = []
         self._choices: list[ModelChoice] = []
+        self._library = None
+        self._models = ModelsView(dialogs, say)
+        self._models.installed = self._onInstalled
+        ui.optionsCollapsibleButton.layout().insertRow(1, self._models.widget)
+        self._loadFolders()
         self._fill()
         ui.modelSelector.connect("currentIndexChanged(int)", self._onModelChosen)
         ui.addModelButton.connect("clicked(bool)", self._onAddModel)
@@ -108,7 +55,7 @@ class OptionsView:
         if parameters is None:
             return
         folder = parameters.modelFolder
-        if folder and not any(str(choice.folder) == folder for choice in self._choices):
+        if folder and not any(str(choice.folder) == folder and choice.isReady for choice in self._choices):
             try:
                 self._add(Path(folder))
             except ModelError as error:
@@ -142,55 +89,89 @@ class OptionsView:
     def spacingRange(self) -> tuple[tuple[float, float], ...] | None:
         """The voxel spacings that the chosen models know."""
         choice = self._chosen()
-        return (choice.manifests[-1].input_spacing_mm or None) if choice else None
+        return (choice.inputSpacing or None) if choice else None
 
     def deviceKind(self) -> str:
         """'cuda' or 'cpu', as far as it can be told without loading PyTorch, for the estimate of time."""
         return "cuda" if self._parameters and self._parameters.device is Device.GPU else "cpu"
 
-    def _fill(self) -> None:
-        self._ui.modelSelector.blockSignals(True)
-        self._ui.modelSelector.clear()
+    def close(self) -> None:
+        """The panel goes."""
+        self._models.close()
+
+    def _loadFolders(self) -> None:
         stored = slicer.util.settingsValue(FOLDERS_KEY, "")
         for folder in (EMBEDDED_MODELS, *(Path(line) for line in str(stored).split("\n") if line)):
             try:
-                self._append(ModelChoice.load(folder))
+                self._folders.append(ModelChoice.load(folder))
             except ModelError:
                 continue  # a folder on a drive that is not there today
-        self._ui.modelSelector.blockSignals(False)
+
+    def _fill(self) -> None:
+        """Lists folders first, then what the library has or could have."""
+        self._library = openLibrary()
+        selector = self._ui.modelSelector
+        selector.blockSignals(True)
+        selector.clear()
+        self._choices = [*self._folders, *(libraryChoices(self._library) if self._library is not None else [])]
+        for index, choice in enumerate(self._choices):
+            selector.addItem(choice.title)
+            selector.setItemData(index, choice.toolTip, qt.Qt.ToolTipRole)
+        selector.blockSignals(False)
         self._showChosen()
 
-    def _append(self, choice: ModelChoice) -> None:
-        self._choices.append(choice)
-        self._ui.modelSelector.addItem(choice.title)
-        self._ui.modelSelector.setItemData(len(self._choices) - 1, choice.toolTip, qt.Qt.ToolTipRole)
-
     def _add(self, folder: Path) -> None:
-        choice = ModelChoice.load(folder)
-        self._ui.modelSelector.blockSignals(True)
-        self._append(choice)
-        self._ui.modelSelector.blockSignals(False)
+        self._folders.append(ModelChoice.load(folder))
+        self._fill()
 
     def _chosen(self) -> ModelChoice | None:
         index = self._ui.modelSelector.currentIndex
         return self._choices[index] if 0 <= index < len(self._choices) else None
 
     def _showChosen(self) -> None:
-        folder = self._parameters.modelFolder if self._parameters else ""
+        folder = (self._parameters.modelFolder if self._parameters else "") or str(EMBEDDED_MODELS)
         for index, choice in enumerate(self._choices):
-            if str(choice.folder) == folder or (not folder and choice.folder == EMBEDDED_MODELS):
+            if str(choice.folder) == folder and choice.isReady:
                 self._ui.modelSelector.blockSignals(True)
                 self._ui.modelSelector.setCurrentIndex(index)
                 self._ui.modelSelector.blockSignals(False)
                 self._ui.modelSelector.toolTip = choice.toolTip
+                self._models.setChosen(choice.cascade)
 
     def _onModelChosen(self, index: int = -1) -> None:
         choice = self._chosen()
         if choice is None or self._parameters is None:
             return
+        if not choice.isReady:
+            self._showChosen()  # until it is installed, the one before stays
+            self._models.install(choice.cascade, self._library)
+            return
+        self._choose(choice)
+
+    def _choose(self, choice: ModelChoice) -> None:
+        try:
+            if choice.cascade is not None:
+                self._library.cascade_path(choice.cascade.id)  # written when it is needed
+        except LiverCascadeError as error:
+            self._say(str(error), "error")
+            self._showChosen()
+            return
         self._parameters.modelFolder = "" if choice.folder == EMBEDDED_MODELS else str(choice.folder)
-        self._ui.modelSelector.toolTip = choice.toolTip
+        self._showChosen()
         self._changed()
+
+    def _onInstalled(self, cascadeId: str) -> None:
+        """The library has changed; ``cascadeId`` is complete now, or empty."""
+        self._fill()
+        if self._parameters is None:
+            return
+        ready = [choice for choice in self._choices if choice.isReady]
+        installed = [choice for choice in ready if choice.cascade is not None and choice.cascade.id == cascadeId]
+        folder = self._parameters.modelFolder
+        if installed:
+            self._choose(installed[0])
+        elif folder and not any(str(choice.folder) == folder for choice in ready):
+            self._choose(ready[0])  # what was chosen is gone
 
     def _onDeviceChosen(self, index: int = -1) -> None:
         if self._parameters is not None:
@@ -206,7 +187,7 @@ class OptionsView:
             except ModelError as error:
                 self._say(str(error), "error")
                 return
-            others = [str(choice.folder) for choice in self._choices if choice.folder != EMBEDDED_MODELS]
+            others = [str(choice.folder) for choice in self._folders if choice.folder != EMBEDDED_MODELS]
             qt.QSettings().setValue(FOLDERS_KEY, "\n".join(others))
         self._parameters.modelFolder = "" if folder == EMBEDDED_MODELS else str(folder)
         self._showChosen()

@@ -159,6 +159,7 @@ class Panel:
         self._run.close()
         self._runView.close()
         self._preflight.close()
+        self._options.close()
         self._sections.close()
         self._results.close()
 

@@ -42,7 +42,7 @@ RESULT_FORMAT = "LiverCascade result"
 RESULT_FORMAT_VERSION = 2
 RESEARCH_USE = "Research use only. Not for diagnosis or treatment."
 
-COUINAUD_FILE, UNCERTAINTY_FILE = "couinaud.nii.gz", "uncertainty.nii.gz"
+COUINAUD_FILE, UNCERTAINTY_FILE, VESSELS_FILE = "couinaud.nii.gz", "uncertainty.nii.gz", "vessels.nii.gz"
 
 _ENDS = tuple((axis, end) for axis in ("long_axis", "short_axis") for end in ("start", "end"))
 LESION_COLUMNS = (
@@ -177,8 +177,8 @@ def write_results(
 ) -> None:
     """Writes all files of ``result`` and commits them: labels.nii.gz, lesions.csv, overview.png and result.json.
 
-    Where the assessment knows the liver's segments, couinaud.nii.gz is written too, and uncertainty.nii.gz where the
-    run was asked for it.
+    Where the assessment knows the liver's segments, couinaud.nii.gz is written too, uncertainty.nii.gz where the run
+    was asked for it, and vessels.nii.gz where a model drew them.
 
     Args:
         output: an entered :class:`OutputFolder`.
@@ -206,6 +206,9 @@ def write_results(
         if result.uncertainty is not None:
             grid = result.volume.grid
             write_labels(folder / UNCERTAINTY_FILE, result.uncertainty.on(grid), grid)
+        if result.structures is not None and result.structures.vessels is not None:
+            grid, structures = result.volume.grid, result.structures
+            write_labels(folder / VESSELS_FILE, structures.on(structures.vessels, grid), grid)
         slices = draw_slices(result)
         progress.update(0.4)
         if more is not None:

@@ -15,6 +15,7 @@ from ..geometry import Box, Grid
 from ..pixels import write_raw
 from ..report.overview import Rendering
 from ..result import Lesion, Result
+from ..structures import Structures
 from ..volume import Volume
 from .process import describe
 
@@ -50,7 +51,9 @@ def _read_result(message: dict, volume: Volume, scratch: Path) -> Result:
         labels = np.zeros(volume.grid.shape, crop.dtype)  # its untouched pages cost no memory
         labels[box.slices] = crop
     lesions = tuple(Lesion(n, 0, 0.0, (0.0, 0.0, 0.0), box) for n in message["lesions"])
-    return Result(volume, labels, lesions, message["liver_volume_ml"])
+    known = message["structures"]
+    structures = None if known is None else Structures.read(scratch, known)
+    return Result(volume, labels, lesions, message["liver_volume_ml"], structures=structures)
 
 
 def _draw(scene, segmentationNode) -> Rendering:

@@ -109,6 +109,7 @@ class SceneProcess:
             self._handing_over.result()
             if box is not None:
                 write_raw(self.scratch / "labels.raw", result.labels[box.slices])
+            structures = None if result.structures is None else result.structures.write(self.scratch)
         self._send(
             {
                 "result": {
@@ -117,6 +118,7 @@ class SceneProcess:
                     "dtype": result.labels.dtype.name,
                     "liver_volume_ml": result.liver_volume_ml,
                     "lesions": [lesion.id for lesion in result.lesions],
+                    "structures": structures,
                 }
             }
         )

@@ -28,6 +28,8 @@ def segmentationFromResult(
 ) -> slicer.vtkMRMLSegmentationNode:
     """Adds a segmentation node named 'NAME liver' with the segments 'Liver' and 'Lesion 1', 'Lesion 2', ….
 
+    Where models drew them, Couinaud's segments and 'Liver vessels' come behind them, in layers of their own.
+
     The Liver segment includes the lesions, as the liver's volume does; the lesions share a second layer. Voxels are
     stored for the liver's box only, on the voxels of the input. Without a liver there are no segments.
 
@@ -51,6 +53,9 @@ def segmentationSteps(
     grid = result.volume.grid
     if referenceVolumeNode is not None and not worldGrid(referenceVolumeNode).is_close(grid, tolerance_mm=0.01):
         raise ValueError(f"The volume '{referenceVolumeNode.GetName()}' lies on another grid than the result.")
+    # It stands on this file's layers.
+    from .structures import addStructures
+
     box = yield from _boxSteps(result.labels)
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{result.volume.name} liver")
     node.CreateDefaultDisplayNodes()
@@ -67,6 +72,7 @@ def segmentationSteps(
     try:
         if box is not None:
             yield from _segmentSteps(node, result.labels[box.slices], box, grid, [n.id for n in result.lesions])
+            addStructures(node, result)
     except BaseException:
         scene.RemoveNode(node)
         raise

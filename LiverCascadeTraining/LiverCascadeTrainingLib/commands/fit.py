@@ -20,7 +20,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         )
         add_places(parser)
         add_machine(parser)
-        parser.add_argument("--start-from", type=Path, help="run whose averaged weights a new run begins with")
+        parser.add_argument("--start-from", type=Path, help="run, or model, whose weights a new run begins with")
         parser.add_argument(
             "--set", action="append", default=[], metavar="SETTING=VALUE", help="such as training.steps=500"
         )

@@ -127,8 +127,9 @@ class SyntheticSection:
 
     Attributes:
         share: of the samples; the shares of the sources need not add up to 1.
-        real_share, negative_share, centered_share, vessel_contrast_chance, located_share: see
+        real_share, negative_share, centered_share, vessel_contrast_chance, located_share, lesions_beside_unknown: see
             :class:`..looks.SampleSpec`.
+        real_weights: how often single real cases come, against 1 for those that are not named.
         lesions: sizes and counts.
         gentle_prior_steps: steps in which imitated priors are nearly right.
         located_looks, located_seed: how often the locate network looks at each synthetic case for the priors (four
@@ -147,6 +148,8 @@ class SyntheticSection:
     located_looks: int = 2
     located_seed: int = 2028
     exclude: tuple[str, ...] = ()
+    lesions_beside_unknown: bool = False
+    real_weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_number(self.share, "share", 0)
@@ -154,6 +157,8 @@ class SyntheticSection:
             check_number(getattr(self, name), name, 0, 1)
         check_number(self.gentle_prior_steps, "gentle_prior_steps", 0, whole=True)
         check_number(self.located_looks, "located_looks", 1, whole=True)
+        for name, weight in self.real_weights.items():
+            check_number(weight, f"real_weights.{name}", 0)
 
 
 @dataclass(frozen=True)
@@ -392,6 +397,7 @@ class RunConfig:
             lesions=synthetic.lesions,
             located_share=synthetic.located_share,
             vessel_contrast_chance=synthetic.vessel_contrast_chance,
+            lesions_beside_unknown=synthetic.lesions_beside_unknown,
         )
 
     def prepare_settings(self) -> PrepareSettings:

@@ -13,6 +13,8 @@ import lightning
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from LiverCascadeLib.errors import InputError, ResourceError
+from LiverCascadeLib.models import load_manifest, load_network
+from LiverCascadeLib.models.manifest import MANIFEST_NAME
 from torch.utils.data import DataLoader
 
 from ..data.patches import PatchDataset
@@ -132,7 +134,7 @@ def fit(
         places: where its data are.
         machine: where to compute.
         until: stop after this step; the schedule stays the configured one.
-        start_from: folder of a run with the same network, whose averaged weights a new run begins with.
+        start_from: folder of a run with the same network, whose averaged weights a new run begins with; or of a model.
 
     Returns:
         the module as it stands; ``stopped_at`` is its step, ``leads`` whether this process leads the others.
@@ -249,13 +251,25 @@ def load_checkpoint(module: SegmentationModule, path: Path) -> int:
 
 
 def load_average(module: SegmentationModule, start_from: Path) -> None:
-    """Begins with the averaged weights of another run.
+    """Begins with the averaged weights of another run, or with the weights of an exported model.
 
     Raises:
-        InputError: it has no checkpoint, or another network.
+        InputError: it has neither, or another network.
     """
-    load_checkpoint(module, RunFolder(start_from).last)
-    module.network.load_state_dict(module.average.state_dict())
+    run = RunFolder(start_from)
+    if run.last.is_file() or not (Path(start_from) / MANIFEST_NAME).is_file():
+        load_checkpoint(module, run.last)
+        module.network.load_state_dict(module.average.state_dict())
+        return
+    manifest = load_manifest(start_from)
+    if (manifest.architecture, manifest.arguments) != module.config.architecture():
+        raise InputError(
+            f"{start_from} holds {manifest.architecture} with other arguments than the configuration's "
+            f"{module.config.architecture()[0]}. Start from a model of the same network."
+        )
+    weights = load_network(manifest).state_dict()
+    module.network.load_state_dict(weights)
+    module.average.load_state_dict(weights)
 
 
 __all__ = ["DataPlaces", "Machine", "PairedDataset", "RunData", "fit", "load_average", "load_checkpoint"]

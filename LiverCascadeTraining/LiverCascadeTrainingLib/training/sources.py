@@ -203,7 +203,8 @@ class Sources:
         cases = load_cases(Path(places.bodies), config.synthetic.exclude)
         self.names["bodies"] = [case.name for case in cases]
         bank = self._priors(cases, places, device)
-        samples = SampleSet(cases, config.sample_spec(), config.training.seed, bank)
+        weights = config.synthetic.real_weights
+        samples = SampleSet(cases, config.sample_spec(), config.training.seed, bank, weights)
         self._sources.append(SyntheticSource(samples))
         facts = [json.loads((Path(places.bodies) / f"{case.name}.json").read_text()) for case in cases]
         self._digest.update(json.dumps(facts, sort_keys=True).encode())
