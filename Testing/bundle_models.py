@@ -98,12 +98,12 @@ FORMS = {
     ),
     "transformer": Form(
         network={
-            "_target_": "SwinUNETR", "spatial_dims": 3, "img_size": 32, "in_channels": 1, "out_channels": 3,
+            "_target_": "SwinUNETR", "spatial_dims": 3, "img_size": 64, "in_channels": 1, "out_channels": 3,
             "feature_size": 12, "use_checkpoint": False,
         },
         spacing=[5.0, 5.0, 5.0],
         values=[scaled(-175, 250)],
-        inferer={"roi_size": [32, 32, 32], "sw_batch_size": 4, "overlap": 0.5},
+        inferer={"roi_size": [64, 64, 64], "sw_batch_size": 4, "overlap": 0.5},
         more={"checkpoint": "$@bundle_root + '/models/model.pt'"},
         load_path="$@checkpoint",
     ),
@@ -262,9 +262,12 @@ def teach(network: torch.nn.Module, image: torch.Tensor, form: Form, steps: int 
         logits = network(scan[where])
         if form.sigmoid:
             wanted = torch.cat([liver[where], tumor[where]], dim=1).float()
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted)
+            more = torch.tensor([1.0, 6.0]).reshape(2, 1, 1, 1)
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted, pos_weight=more)
         else:
-            loss = torch.nn.functional.cross_entropy(logits, truth[where][:, 0])
+            weight = torch.ones(len(form.names))
+            weight[values[1]] = 6.0
+            loss = torch.nn.functional.cross_entropy(logits, truth[where][:, 0], weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -78,7 +78,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "a choice by something that is no switch": (
         put("Spacingd", pixdim="$[1, 1, 1] if @image_key else [2, 2, 2]"),
-        "depends on 'image_key' = 'image', expected true or false",
+        "depends on 'image_key', which is 'image', expected true or false",
     ),
     "an unknown transform": (insert({"_target_": "RandFlipd"}), "'RandFlipd'.*which is not covered here; known are"),
     "a transform of a program": (insert({"_target_": "Lambdad", "func": "$lambda x: x"}), "'Lambdad'.*not covered"),

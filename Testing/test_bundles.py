@@ -37,7 +37,7 @@ def example(tmp_path_factory) -> Path:
     return crop_of(EXAMPLE, tmp_path_factory.mktemp("example"), (slice(30, 94), slice(20, 84), slice(16, 56)))
 
 
-@pytest.fixture(scope="module", params=FORMS)
+@pytest.fixture(scope="module", params=[name for name in FORMS if name != "transformer"])
 def pair(request, example, tmp_path_factory) -> tuple[BundleStage, Reference, Volume]:
     """A bundle of each form as a stage, MONAI's own answer by way of probabilities, and the CT."""
     # Where labels are brought back by nearest voxels they have steps that probabilities do not have.
@@ -106,8 +106,17 @@ def test_labels_on_the_input_are_monais(pair):
     labels, expected = stage.labels(volume), as_values(stage, reference.labels)
     assert labels.shape == expected.shape == volume.grid.shape
     for value in stage._outputs.names:
-        assert (expected == value).sum() > 100
+        assert (expected == value).any(), value
         assert dice(labels == value, expected == value) >= 0.995, value
+
+
+def test_a_transformer_of_an_older_monai_gives_what_todays_gives(example, tmp_path):
+    folder = save_bundle(tmp_path, FORMS["transformer"])
+    stage = load_stage(folder, "refine", StageOptions(faithful=True))
+    volume = read_volume(example)
+    shares = stage._shares(stage._input(volume, whole(volume)).image, None, Progress())
+    expected = torch.softmax(monai_answer(folder, example).logits, dim=0)
+    assert float((shares - expected).abs().max()) < 1e-3
 
 
 def test_of_many_outputs_only_those_asked_for_are_kept(example, tmp_path):
@@ -141,16 +150,16 @@ def located_in(volume: Volume, where: Box) -> Located:
 
 def test_far_from_the_located_liver_nothing_is_computed_and_nothing_drawn(pair):
     stage, _, volume = pair
-    liver = Box((4, 4, 4), (12, 12, 8))
+    liver = Box((2, 2, 2), (6, 6, 4))
     located = located_in(volume, liver)
     stage.forget()
-    stage.labels(volume)
-    everything = stage.windows
+    labels, everything = stage.labels(volume), stage.windows
     stage.forget()
     answer = stage.refine(volume, whole(volume), located, Wishes(entropy=True), Progress())
     assert 0 < stage.windows < everything
     near = located.near(stage.manifest.margin_mm).numpy()
-    assert answer.classes[near].any() and not answer.classes[~near].any()
+    assert answer.classes[near].any() == np.isin(labels[near], list(stage._outputs.names)).any()
+    assert not answer.classes[~near].any()
     assert answer.classes.shape == answer.entropy.shape == volume.grid.shape
     assert answer.has("lesion") == (answer.lesion is not None)
     if answer.lesion is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,15 +63,6 @@ class Outputs:
             shares = torch.cat([shares[others].amax(dim=0, keepdim=True), shares[wanted]])
         shares.masked_fill_(unseen, 0.0)
         shares[0][unseen] = 1.0
-        return shares
-
-    def background(self, shape: Sequence[int], device: torch.device) -> torch.Tensor:
-        """Probabilities of nothing but background."""
-        import torch
-
-        shares = torch.zeros(tuple(shape), device=device)
-        if self._plan.softmax:
-            shares[0] = 1.0
         return shares
 
     def decided(self, shares: torch.Tensor) -> torch.Tensor:

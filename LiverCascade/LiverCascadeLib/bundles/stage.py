@@ -181,7 +181,8 @@ class BundleStage:
         shares = self._blended(image[inner.slices], None if region is None else region[inner.slices], progress)
         if inner.size == tuple(image.shape)[::-1]:
             return shares
-        total = self._outputs.background((len(shares), *image.shape), shares.device)
+        # As MONAI: nothing speaks for anything there, which is background, and pulls nothing towards it at the border.
+        total = shares.new_zeros((len(shares), *image.shape))
         total[(slice(None), *inner.slices)] = shares
         return total
 
