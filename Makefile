@@ -90,6 +90,7 @@ test-long: setup $(REFERENCE_READY)
 
 bench: setup $(REFERENCE_READY)
 	"$(BIN)/python" Testing/bench.py
+	"$(BIN)/python" Testing/nnunet_bench.py
 
 screenshots: setup
 	QT_QPA_PLATFORM=offscreen PYTHONPATH=LiverCascade:LiverCascadeTraining:Testing "$(BIN)/python" Testing/screenshots.py

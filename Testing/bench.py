@@ -51,19 +51,25 @@ def measure(scan: Path, threads: int) -> Run:
         command = [sys.executable, "-m", "LiverCascadeLib", "segment", str(scan), "-o", str(out), "--quiet"]
         command += ["--device", "cpu", "--threads", str(threads)]
         path = os.pathsep.join([str(ROOT / "LiverCascade"), os.environ.get("PYTHONPATH", "")])
-        started = time.perf_counter()
-        process = psutil.Popen(command, env={**os.environ, "PYTHONPATH": path})
-        largest = together = 0
-        while process.poll() is None:
-            sizes = [_memory(p) for p in [process, *_children(process)]]
-            largest, together = max([largest, *sizes]), max(together, sum(sizes))
-            time.sleep(0.05)
-        wall = time.perf_counter() - started
-        if process.returncode:
-            raise SystemExit(f"The run on {scan} ended with exit code {process.returncode}.")
+        wall, largest, together = watched(command, {**os.environ, "PYTHONPATH": path})
         record = json.loads((out / "result.json").read_text())
     forward = sum(model["forward_seconds"] for model in record["provenance"]["models"])
     return Run(wall, forward, largest / 1e9, together / 1e9, record["timings_s"])
+
+
+def watched(command: list[str], environment: dict[str, str]) -> tuple[float, int, int]:
+    """Runs a program: seconds, and the peak memory in bytes of its largest process and of all its processes."""
+    started = time.perf_counter()
+    process = psutil.Popen(command, env=environment)
+    largest = together = 0
+    while process.poll() is None:
+        sizes = [_memory(p) for p in [process, *_children(process)]]
+        largest, together = max([largest, *sizes]), max(together, sum(sizes))
+        time.sleep(0.05)
+    wall = time.perf_counter() - started
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}.")
+    return wall, largest, together
 
 
 def _children(process: psutil.Process) -> list[psutil.Process]:
@@ -85,16 +91,16 @@ def cases(folder: Path) -> dict[str, Path]:
     found = {"embedded example, 154×122×72": EXAMPLE}
     archive = SHARED / "ircadb_17" / "PATIENT_DICOM.zip"
     if archive.exists():
-        found["ircadb_17, DICOM, 512×512×119"] = _unzipped(archive, folder / "ircadb_17")
+        found["ircadb_17, DICOM, 512×512×119"] = unzipped(archive, folder / "ircadb_17")
     archive = SHARED / "lits_000" / "series.zip"
     if archive.exists():
-        series = _unzipped(archive, folder / "lits_000")
+        series = unzipped(archive, folder / "lits_000")
         found["lits_000, DICOM, 512×512×75"] = series
         found["lits_000 as thin slices, NIfTI, 512×512×800"] = _thin(series, folder / "thin.nii.gz")
     return found
 
 
-def _unzipped(archive: Path, folder: Path) -> Path:
+def unzipped(archive: Path, folder: Path) -> Path:
     folder.mkdir()
     with zipfile.ZipFile(archive) as content:
         for number, member in enumerate(m for m in content.infolist() if not m.is_dir()):

@@ -74,7 +74,10 @@ def test_the_committed_configurations_are_valid():
         "msd-locate": "locate",
         "msd-refine": "refine",
         "small-locate": "locate",
+        "small-plain": "locate",
         "small-refine": "refine",
+        "trial-refine-real": "refine",
+        "trial-refine-trust": "refine",
     }
 
 

@@ -481,7 +481,8 @@ def test_model_takes_folders_and_cascades(stocked, tmp_path, monkeypatch):
     assert models_argument(None) is None
     assert models_argument(tmp_path) == tmp_path
     assert models_argument(Path("nowhere/models")) == Path("nowhere/models")
-    assert models_argument(Path("nowhere")) == Path("nowhere")
+    with pytest.raises(ModelError, match=f"no cascade of that name. Installed cascades: {LIVER_SET}"):
+        models_argument(Path("nowhere"))
     assert models_argument(Path(LIVER_SET)) == stocked.cascade_path(LIVER_SET)
     with pytest.raises(ModelError, match=f"is one model, expected a cascade. Choose {LIVER_SET}"):
         models_argument(Path("totalsegmentator-total-3mm"))

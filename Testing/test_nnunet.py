@@ -99,16 +99,6 @@ def test_a_trained_network_gives_the_same_liver_in_either_mode(trained, faithful
     assert min(dice(found == label, expected == label) for label in present) >= overlap
 
 
-@pytest.mark.slow
-def test_the_fast_mode_computes_fewer_windows_than_the_faithful_one(trained):
-    volume, counts = read_volume(REAL), {}
-    for faithful in (True, False):
-        stage = NnUnetStage(stage_file_for(trained / "model", "refine"), faithful=faithful)
-        stage.labels(volume)
-        counts[faithful] = stage.windows
-    assert counts[False] < counts[True]
-
-
 def test_the_reference_writes_what_its_models_say(reference):
     plans = json.loads((reference / "models" / "transposed" / "plans.json").read_text())
     assert plans["transpose_forward"] == [2, 0, 1]

@@ -505,6 +505,7 @@ def test_self_test_of_the_module_passes(standin):
     LiverCascade.LiverCascadeTest().runTest()
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_longest_wait_of_the_user_interface_is_short():
     from panel_bench import measure

@@ -19,6 +19,7 @@ from LiverCascadeTrainingLib.painting import blur, draw_palette
 from LiverCascadeTrainingLib.phantom import phantom_organs
 from LiverCascadeTrainingLib.priors import PriorBank, imitate_prior
 from LiverCascadeTrainingLib.samples import SampleSet
+from scipy import ndimage
 from tiny_models import save_model
 
 MOVED = np.array([[1.0, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
@@ -119,6 +120,33 @@ def test_a_patchy_lesion_changes_nothing_where_there_is_none():
     assert float((hu[24:] - 100).abs().max()) < 1
 
 
+def test_a_zoned_lesion_is_darker_inside_than_at_its_rim():
+    liver = torch.ones(48, 48, 48, dtype=torch.bool)
+    ranges = LesionRanges((20.0, 21.0), 1.0, mean_count=0, zoned_chance=1.0)
+    differences = []
+    for seed in range(12):
+        rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        hu, mask = add_lesions(torch.full((48, 48, 48), 110.0), liver, (1.5, 1.5, 1.5), ranges, rng, generator)
+        depth = torch.from_numpy(ndimage.distance_transform_edt(np.pad(mask.numpy(), 1))[1:-1, 1:-1, 1:-1])
+        rim, core = (depth > 1) & (depth <= 3), depth > 0.8 * depth.max()
+        differences.append(float(hu[rim].mean() - hu[core].mean()))
+        assert float(hu[mask].mean()) < 110 - 5
+    assert np.median(differences) > 15
+
+
+def test_mimics_darken_some_of_the_liver_and_are_no_lesions():
+    liver = torch.zeros(40, 60, 60, dtype=torch.bool)
+    liver[:, :40] = True
+    ranges = LesionRanges(chance=0.0, mimic_chance=1.0)
+    for seed in range(6):
+        rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        hu, mask = add_lesions(torch.full((40, 60, 60), 100.0), liver, (1.5, 1.0, 1.0), ranges, rng, generator)
+        dark = hu < 95
+        assert not mask.any()
+        assert 0 < int(dark[liver].sum()) < 0.5 * int(liver.sum())
+        assert float((hu[:, 44:] - 100).abs().max()) < 1
+
+
 def test_no_lesions_where_there_is_no_liver():
     hu = torch.zeros(10, 10, 10)
     result = add_lesions(hu, hu > 1, (1.0, 1.0, 1.0), LesionRanges(), np.random.default_rng(0), torch.Generator())
@@ -145,6 +173,25 @@ def test_samples_have_the_asked_shape_range_and_labels(cache):
         assert float(image.min()) >= 0 and float(image.max()) <= 1
         labels |= set(torch.unique(target).tolist())
     assert labels == {0, LIVER, LESION, LIVER_OR_LESION}
+
+
+def test_real_cases_come_as_often_as_their_weights_say(cache):
+    spec = dataclasses.replace(SPEC, real_share=1.0, negative_share=0.0, lesions=LesionRanges(chance=0.0))
+    only_unknown = SampleSet(load_cases(cache), spec, seed=4, weights={"healthy": 0.0, "unknown": 2.0})
+    only_healthy = SampleSet(load_cases(cache), spec, seed=4, weights={"unknown": 0.0})
+    for index in range(8):
+        assert LIVER not in only_unknown[index][1] and LIVER_OR_LESION not in only_healthy[index][1]
+
+
+def test_a_liver_that_may_hide_lesions_gets_made_ones_where_that_is_wanted(cache):
+    ranges = LesionRanges((5.0, 12.0), chance=1.0)
+    for wanted in (False, True):
+        spec = dataclasses.replace(
+            SPEC, real_share=1.0, negative_share=0.0, lesions=ranges, lesions_beside_unknown=wanted
+        )
+        samples = SampleSet(load_cases(cache), spec, seed=4, weights={"healthy": 0.0})
+        labels = {int(value) for index in range(8) for value in torch.unique(samples[index][1])}
+        assert labels == ({0, LESION, LIVER_OR_LESION} if wanted else {0, LIVER_OR_LESION})
 
 
 def test_a_locate_sample_has_one_channel_and_one_label(cache):

@@ -393,6 +393,7 @@ def _provenance(cascade: Cascade, options: Options, identity: dict[str, Any]) ->
             "sha256": stage.manifest.weights_sha256,
             "device": stage.device,
             "overlap": getattr(stage, "overlap", None),
+            "windows": getattr(stage, "windows", None),
             "forward_seconds": round(getattr(stage, "forward_seconds", 0.0), 3),
         }
         for stage in (*cascade.stages, *([] if cascade.gate is None else [cascade.gate]))

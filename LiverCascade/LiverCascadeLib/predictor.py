@@ -107,6 +107,7 @@ class NetworkPredictor(CanonicalStage):
 
     Attributes:
         forward_seconds: time that the last prediction spent inside forward passes.
+        windows: how many it computed.
         keep_spread: also keep how far mirrored copies disagree; without copies there is nothing to keep.
         spread: standard deviation of the last label's probability over the mirrored copies of the last prediction,
             float32 [k, j, i] on its grid; None where it was not kept.
@@ -127,7 +128,7 @@ class NetworkPredictor(CanonicalStage):
         usual = 1 - THOROUGH_STEP * (1 - manifest.overlap) if thorough else manifest.overlap
         self.overlap = usual if overlap is None else overlap
         self.mirror_axes = manifest.mirror_axes if thorough else ()
-        self.forward_seconds = 0.0
+        self.forward_seconds, self.windows = 0.0, 0
         # Instance norms want plain memory; on the CPU, turning it back and forth would cost more than the convolutions
         # gain from channels that come last.
         self._layout = torch.contiguous_format if device == "cpu" else torch.channels_last_3d
@@ -152,7 +153,7 @@ class NetworkPredictor(CanonicalStage):
 
     def forget(self) -> None:
         """Begins anew what is told about the last prediction; a run that does not come this far has none."""
-        self.forward_seconds, self.spread = 0.0, None
+        self.forward_seconds, self.windows, self.spread = 0.0, 0, None
         self.ladder.forget()
 
     def _predict(self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress) -> torch.Tensor:
@@ -182,6 +183,7 @@ class NetworkPredictor(CanonicalStage):
             probability = self._forward(torch.stack([image[w] for w in windows]), with_spread)
             for window, values in zip(windows, probability.to(self.ladder.store), strict=True):
                 total[window].addcmul_(values, weight)
+            self.windows += len(windows)
             progress.update((n + len(windows)) / len(corners))
         # Windows that were passed over voted for background.
         for axis, norm in enumerate(norms):

@@ -34,6 +34,7 @@ class SampleSpec:
             large as real ones, so that the network first learns where to look and then not to trust it.
         lesions: sizes and counts of synthetic lesions.
         located_share: share of the priors that come from a trained locate network, where there is one.
+        located_errors: how often and how much such priors are made worse than they are: 1 often, 0 never.
         vessel_contrast_chance: probability that a real liver's vessels get another contrast.
         lesions_beside_unknown: put synthetic lesions also into real livers that may hide real ones.
     """
@@ -49,6 +50,7 @@ class SampleSpec:
     gentle_prior_until: int = 0
     lesions: LesionRanges = field(default_factory=LesionRanges)
     located_share: float = 0.0
+    located_errors: float = 1.0
     vessel_contrast_chance: float = 0.0
     lesions_beside_unknown: bool = False
 

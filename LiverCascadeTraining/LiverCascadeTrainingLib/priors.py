@@ -133,14 +133,15 @@ class PriorBank:
         probability = look_up(look, position * scale)
         logits = torch.logit(probability.clamp(0.001, 0.999))
         spacing, shape = spec.spacing_mm[::-1], tuple(target.shape)
-        logits = logits + float(rng.normal(0, 0.8))
-        if rng.random() < 0.5:
+        errors = spec.located_errors
+        logits = logits + float(rng.normal(0, 0.8 * errors))
+        if rng.random() < 0.5 * errors:
             hole = blur(target.eq(LESION).float(), tuple(3.0 / s for s in spacing))
             logits = logits - float(rng.uniform(0, 8)) * hole
-        if rng.random() < 0.5:
+        if rng.random() < 0.5 * errors:
             error = torch_noise(shape, float(rng.uniform(12, 40)) / max(spacing), generator)
             logits = logits + float(rng.uniform(0, 2.0)) * error
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 * errors:
             logits = logits + _blob(shape, spacing, rng)
         return torch.sigmoid(logits)
 

@@ -38,7 +38,7 @@ class CatalogueModel:
         sha1: of the zip, where its publisher gives that instead.
         model: folder or file of the model inside the zip.
         structures: label values of the model by the structure that they make up.
-        configuration, orientation, margin_mm, mirror, folds, checkpoint: see the installed model's ``stage.json``.
+        configuration, orientation, margin_mm, mirror, folds, checkpoint, settings: see ``stage.json``.
         spacing_mm: of the network along R, A and S; None where the model's own plans decide.
         comment: what was checked, and where.
     """
@@ -67,6 +67,7 @@ class CatalogueModel:
     mirror: bool
     folds: tuple[int, ...] | None
     checkpoint: str | None
+    settings: dict[str, Any]
     comment: str
 
     @property
@@ -94,6 +95,7 @@ class CatalogueModel:
             "mirror": self.mirror,
             "folds": None if self.folds is None else list(self.folds),
             "checkpoint": self.checkpoint,
+            "settings": self.settings,
         }
         return {name: value for name, value in content.items() if value is not None}
 

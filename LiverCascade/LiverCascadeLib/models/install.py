@@ -83,8 +83,10 @@ def install(
         ModelError: the license is not accepted, or the zip is not what it should be.
         DownloadError, ResourceError, OutputError, Cancelled: see :mod:`.download`.
     """
+    name = PurePosixPath(entry.file).name
     there = _whole(entry.id, library)
     if there is not None:
+        discard(name, library.downloads)  # where a process died before it could
         return there
     if not license_accepted:
         raise ModelError(
@@ -95,7 +97,7 @@ def install(
     digests = {"sha256": entry.sha256 or recorded, "sha1": entry.sha1}
     file = RemoteFile(
         connection.url(entry.base_url, entry.file),
-        PurePosixPath(entry.file).name,
+        name,
         entry.size_bytes if entry.sha256 else None,
         {algorithm: digest for algorithm, digest in digests.items() if digest},
     )
@@ -107,10 +109,11 @@ def install(
         except ModelError:
             discard(file.name, library.downloads)
             raise
+        if recorded is None:
+            progress.stage("verify")
+            library.record_sha256(entry.id, digest_of(archive, "sha256", progress))
         stage = {**entry.stage(), "model": str(found.path)}
         model = _settle(folder, stage, found, library, progress)
-    if not recorded:
-        library.record_sha256(entry.id, digest_of(archive, "sha256", progress))
     discard(file.name, library.downloads)
     return model
 
@@ -250,7 +253,9 @@ def _compared(path: Path, found: Recognized, library: Library, progress: Progres
     """Holds a zip against what is known of the catalogue's."""
     if found.entry is None:
         return []
+    progress.stage("verify")
     digest = digest_of(path, "sha256", progress)
+    progress.finish()
     expected = found.entry.sha256 or library.recorded_sha256(found.entry.id)
     if expected is None:
         return [f"Nobody has published the SHA-256 of this zip. It is {digest}."]

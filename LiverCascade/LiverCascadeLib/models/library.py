@@ -321,7 +321,7 @@ def models_argument(choice: Path | None, library: Callable[[], Library] = Librar
     """What ``--model`` means: a folder or file that exists, or the id of a cascade.
 
     Raises:
-        ModelError: it is the id of a cascade that is not complete, or of a single model.
+        ModelError: it is neither, or the id of a cascade that is not complete, or of a single model.
     """
     if choice is None or choice.exists() or len(choice.parts) != 1:
         return choice
@@ -334,7 +334,11 @@ def models_argument(choice: Path | None, library: Callable[[], Library] = Librar
             f"{name} is one model, expected a cascade. Choose {' or '.join(fitting) or 'one'}, or make one with "
             f"'livercascade models combine'."
         )
-    return choice
+    names = ", ".join(cascade.id for cascade in known.cascades() if not cascade.missing)
+    raise ModelError(
+        f"There is no folder {name}, and no cascade of that name. Installed cascades: {names or 'none'}. "
+        "'livercascade models' lists what can be installed."
+    )
 
 
 def _remove_tree(folder: Path) -> None:

@@ -84,9 +84,7 @@ def _nnunet(folder: Path, place: PurePosixPath, files: list[PurePosixPath], cata
     folds = sorted({f.parts[len(place.parts)] for f in files if _is_checkpoint(f, place)})
     checkpoint = next((c for c in _CHECKPOINTS if all(place / fold / c in files for fold in folds)), None)
     if not folds or checkpoint is None:
-        raise ModelError(
-            f"{folder / place} has no fold with a {' or '.join(_CHECKPOINTS)}, so nothing can be computed."
-        )
+        raise ModelError(f"{name} has no fold with a {' or '.join(_CHECKPOINTS)}, so nothing can be computed.")
     numbers = [int(fold.removeprefix("fold_")) for fold in folds if fold != "fold_all"]
     wanted = [f for f in files if f.is_relative_to(place) and _is_nnunet_file(f.relative_to(place), checkpoint)]
     facts = {

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import torch
 
 # nnU-Net's own distance of windows, and the share of a patch by which the fast mode has them overlap at least.
-FAITHFUL_OVERLAP, FAST_OVERLAP = 0.5, 0.25
+FAITHFUL_OVERLAP, FAST_OVERLAP = 0.5, 0.33
 # Of more outputs than this, the fast mode keeps those that are asked for, and the best of the others.
 MOST_OUTPUTS = 16
 # A logit that decides; what no window sees is background.

@@ -127,8 +127,8 @@ class SyntheticSection:
 
     Attributes:
         share: of the samples; the shares of the sources need not add up to 1.
-        real_share, negative_share, centered_share, vessel_contrast_chance, located_share, lesions_beside_unknown: see
-            :class:`..looks.SampleSpec`.
+        real_share, negative_share, centered_share, vessel_contrast_chance, located_share, located_errors,
+            lesions_beside_unknown: see :class:`..looks.SampleSpec`.
         real_weights: how often single real cases come, against 1 for those that are not named.
         lesions: sizes and counts.
         gentle_prior_steps: steps in which imitated priors are nearly right.
@@ -145,6 +145,7 @@ class SyntheticSection:
     lesions: LesionRanges = field(default_factory=LesionRanges)
     gentle_prior_steps: int = 0
     located_share: float = 0.0
+    located_errors: float = 1.0
     located_looks: int = 2
     located_seed: int = 2028
     exclude: tuple[str, ...] = ()
@@ -153,7 +154,14 @@ class SyntheticSection:
 
     def __post_init__(self) -> None:
         check_number(self.share, "share", 0)
-        for name in ("real_share", "negative_share", "centered_share", "vessel_contrast_chance", "located_share"):
+        for name in (
+            "real_share",
+            "negative_share",
+            "centered_share",
+            "vessel_contrast_chance",
+            "located_share",
+            "located_errors",
+        ):
             check_number(getattr(self, name), name, 0, 1)
         check_number(self.gentle_prior_steps, "gentle_prior_steps", 0, whole=True)
         check_number(self.located_looks, "located_looks", 1, whole=True)
@@ -396,6 +404,7 @@ class RunConfig:
             gentle_prior_until=synthetic.gentle_prior_steps * self.training.accumulate * self.training.batch_size,
             lesions=synthetic.lesions,
             located_share=synthetic.located_share,
+            located_errors=synthetic.located_errors,
             vessel_contrast_chance=synthetic.vessel_contrast_chance,
             lesions_beside_unknown=synthetic.lesions_beside_unknown,
         )
