@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 # How the names of Couinaud's segments begin.
 COUINAUD = "couinaud_"
+# Couinaud's segments as models number them, and as they are written.
+ROMAN = {
+    f"{COUINAUD}{number}": f"{COUINAUD}{roman}"
+    for number, roman in enumerate(("I", "II", "III", "IV", "V", "VI", "VII", "VIII"), start=1)
+}
 # What the values of an answer mean where a network tells liver from lesion and nothing else.
 LIVER_AND_LESION: Mapping[int, str] = {LIVER_LABEL: "liver", LESION_CLASS: "lesion"}
 
@@ -99,6 +104,37 @@ def fuse(
         torch.cat(doubts).numpy() if doubts else np.zeros((0, 1), np.float32),
         torch.cat(entropies).numpy() if with_entropy else None,
     )
+
+
+def answer_of(
+    labels: np.ndarray,
+    near: np.ndarray,
+    names: Mapping[int, str],
+    lesion: np.ndarray | None,
+    entropy: np.ndarray | None,
+    with_entropy: bool,
+) -> Answer:
+    """The answer of a model that draws labels of its own.
+
+    Args:
+        labels: the model's values, uint8 [k, j, i].
+        near: where they count, bool.
+        names: structures by value; other values are taken away.
+        lesion: probability of lesion, float16; None where the model does not tell lesions apart.
+        entropy: of the classes, 0…1; None where nobody asks, which a model of lesions always does.
+        with_entropy: give the entropy of every voxel.
+    """
+    table = np.zeros(256, np.uint8)
+    table[list(names)] = list(names)
+    classes = table[labels]
+    classes[~near] = 0
+    structures = {value: ROMAN.get(name, name) for value, name in names.items()}
+    doubt = np.zeros((0, 1), np.float32)
+    if lesion is not None:
+        values = [value for value, name in names.items() if name == "lesion"]
+        doubt = entropy[np.isin(classes, values)][:, None].astype(np.float32)
+    shown = np.round(entropy * 255).astype(np.uint8) if with_entropy else None
+    return Answer(classes, structures, lesion, doubt, shown)
 
 
 def merged(answers: Sequence[Answer], located: Located, crop: Grid) -> Answer:

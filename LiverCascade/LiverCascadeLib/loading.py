@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from .bundles.deducing import deduced_stage, is_bundle
+from .bundles.stage import BundleStage
 from .errors import ModelError
 from .models import Manifest, load_manifest
 from .models.manifest import MANIFEST_NAME
@@ -44,7 +46,7 @@ def load_stage(folder: Path, role: str, options: StageOptions) -> Stage:
     _check_role(folder, model.role, role)
     if model.format == "nnunet":
         return NnUnetStage(model, options.device, options.faithful, options.thorough, options.overlap)
-    raise ModelError(f"The model in {folder} is of the kind '{model.format}', which is not run here.")
+    return BundleStage(model, options.device, options.faithful, options.overlap)
 
 
 def load_manifest_for(folder: Path, role: str) -> Manifest:
@@ -63,6 +65,8 @@ def _stage_file(folder: Path, role: str) -> StageFile:
         return read_stage_file(folder)
     if is_nnunet_folder(folder):
         return stage_file_for(folder, role)
+    if is_bundle(folder):
+        return deduced_stage(folder, role)
     # The sentence about what is expected.
     load_manifest(folder)
     raise ModelError(f"There is no model at {folder}.")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from .ladder import MemoryLadder
 
 Corner = tuple[int, int, int]
 
@@ -71,3 +77,74 @@ def _layers(region: np.ndarray, axis: int, patch: int, overlap: float) -> list[t
 def touching(region: np.ndarray, corners: Sequence[Corner], patch: Corner) -> list[Corner]:
     """Those of ``corners`` whose window holds some of ``region``, bool [k, j, i]."""
     return [c for c in corners if region[tuple(slice(n, n + p) for n, p in zip(c, patch, strict=True))].any()]
+
+
+def iter_blended(
+    image: torch.Tensor,
+    corners: Sequence[Corner],
+    weight: torch.Tensor,
+    channels: int,
+    forward: Callable[[torch.Tensor], torch.Tensor],
+    ladder: MemoryLadder,
+    update: Callable[[float], object],
+    depth: int | None = None,
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """The weighted mean of what a network says in all windows, as far as no later window adds to it.
+
+    Args:
+        image: [1, k, j, i] on the ladder's store.
+        corners: first voxels of the windows.
+        weight: of a window's voxels, [k, j, i] on the store; its shape is the window's.
+        channels: how many ``forward`` gives.
+        forward: from windows [n, 1, k, j, i] to float32 [n, channels, k, j, i].
+        ladder: says where windows are put together, and how many go through at once.
+        update: told the share of windows that are done; may raise Cancelled.
+        depth: slices that are kept at once, a window's at least; None keeps all and gives them in one piece.
+
+    Yields:
+        (where, mean, unseen): slices along k, in a row from the first to the last; float32 [channels, k, j, i], 0
+        where no window was; and where that is, bool [k, j, i].
+    """
+    import torch
+
+    store, batch, patch, size = ladder.store, ladder.batch, weight.shape, image.shape[1]
+    depth = size if depth is None else min(size, max(depth, patch[0]))
+    total = torch.zeros((channels, depth, *image.shape[2:]), device=store)
+    sums = torch.zeros((1, depth, *image.shape[2:]), device=store)
+    first, corners = 0, sorted(corners)
+    update(0.0)
+    for n in range(0, len(corners), batch):
+        windows = corners[n : n + batch]
+        places = [[slice(c, c + p) for c, p in zip(corner, patch, strict=True)] for corner in windows]
+        answers = forward(torch.stack([image[(slice(None), *place)] for place in places])).to(store)
+        for (rows, *plane), values in zip(places, answers, strict=True):
+            while rows.stop - first > depth:
+                done = min(rows.start - first, depth)
+                yield slice(first, first + done), *_mean(total[:, :done], sums[:, :done])
+                first, total, sums = first + done, _moved(total, done), _moved(sums, done)
+            inside = (slice(None), slice(rows.start - first, rows.stop - first), *plane)
+            total[inside].addcmul_(values, weight)
+            sums[inside] += weight
+        update((n + len(windows)) / len(corners))
+    while first < size:
+        done = min(size - first, depth)
+        yield slice(first, first + done), *_mean(total[:, :done], sums[:, :done])
+        first += done
+        if first < size:
+            total, sums = _moved(total, done), _moved(sums, done)
+
+
+def _mean(total: torch.Tensor, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``total`` divided in place by the weights of all windows, and where there was none."""
+    unseen = sums == 0
+    total /= sums.masked_fill_(unseen, 1)
+    return total, unseen[0]
+
+
+def _moved(array: torch.Tensor, slices: int) -> torch.Tensor:
+    """``array`` without its first ``slices``, and as many empty ones at its end."""
+    import torch
+
+    moved = torch.zeros_like(array)
+    moved[:, : array.shape[1] - slices] = array[:, slices:]
+    return moved

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ModelError
+from ..models.checkpoints import read_numbers
 
 if TYPE_CHECKING:
     import torch
@@ -42,20 +42,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
     Raises:
         ModelError: missing, damaged, no checkpoint of nnU-Net, or it holds more than numbers, lists and texts.
     """
-    import torch
-
     if not path.is_file():
         raise ModelError(f"The checkpoint {path} is missing. Export the model again, with this fold.")
-    try:
-        with torch.serialization.safe_globals(_numpy_types()):
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"The checkpoint {path} holds more than numbers and texts, and is not opened, because such files can run "
-            f"programs: {_first_line(error)} Save it with nnU-Net v2's own trainer."
-        ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise ModelError(f"The checkpoint {path} is damaged: {_first_line(error)} Get the file again.") from error
+    content = read_numbers(path, "Save it with nnU-Net v2's own trainer.", _numpy_types(), mapped=True)
     if not isinstance(content, dict) or not isinstance(content.get("network_weights"), dict):
         raise ModelError(f"{path} is no checkpoint of nnU-Net v2: it holds no 'network_weights'.")
     arguments = content.get("init_args") or {}
@@ -127,8 +116,3 @@ def _numpy_types() -> list[Any]:
         (scalar, "numpy.core.multiarray.scalar"),
         *{type(kind) for kind in kinds},
     ]
-
-
-def _first_line(error: Exception) -> str:
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text if text.endswith(".") else f"{text}."

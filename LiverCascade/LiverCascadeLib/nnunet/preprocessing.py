@@ -6,7 +6,7 @@ makes of the unit vectors. Multiplying with three matrices gives what nnU-Net co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from scipy import ndimage
 from scipy.ndimage import binary_fill_holes
 
 from ..geometry import Box
+from ..separable import Matrices, apply_matrices
 from .plans import Normalization, Resampling
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 # From this ratio of the largest to the smallest spacing on, nnU-Net treats the coarser axis apart.
 ANISOTROPY = 3.0
 _LEAST_DEVIATION = 1e-8
-_SLAB = 16
-
-Matrices = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
 
 def new_shape(shape: Sequence[int], spacing: Sequence[float], wanted: Sequence[float]) -> tuple[int, ...]:
@@ -108,48 +106,9 @@ def _matrix(size: int, wanted: int, order: int, apart: bool) -> np.ndarray:
     return ndimage.zoom(units, (wanted / size, 1), order=order, mode="nearest", grid_mode=True).astype(np.float32)
 
 
-def apply_matrices(image: torch.Tensor, matrices: Matrices) -> torch.Tensor:
-    """``matrices`` applied to ``image``, float32 [k, j, i], on its device; the axis that shrinks most comes first."""
-    ratios = [1.0 if m is None else m.shape[0] / m.shape[1] for m in matrices]
-    for axis in np.argsort(ratios):
-        if matrices[axis] is not None:
-            image = _along(image, matrices[axis], int(axis))
-    return image
-
-
 def resample_image(image: torch.Tensor, matrices: Matrices) -> torch.Tensor:
     """:func:`apply_matrices`, kept within the range of the values that went in, as scikit-image's resize does."""
     if all(matrix is None for matrix in matrices):
         return image
     low, high = float(image.min()), float(image.max())
     return apply_matrices(image, matrices).clamp_(low, high)
-
-
-def iter_resampled(channels: torch.Tensor, matrices: Matrices) -> Iterator[tuple[slice, torch.Tensor]]:
-    """``channels`` [c, k, j, i] resampled, slab by slab along the first spatial axis: (where, [c, slab, j, i])."""
-    import torch
-
-    count = channels.shape[1] if matrices[0] is None else matrices[0].shape[0]
-    for start in range(0, count, _SLAB):
-        where = slice(start, min(start + _SLAB, count))
-        if matrices[0] is None:
-            part, first = channels[:, where], None
-        else:
-            # Only what the slab's rows reach is touched.
-            rows = matrices[0][where]
-            used = np.flatnonzero(rows.any(axis=0))
-            reach = slice(int(used[0]), int(used[-1]) + 1)
-            part, first = channels[:, reach], rows[:, reach]
-        slab = [apply_matrices(channel.float(), (first, matrices[1], matrices[2])) for channel in part]
-        yield where, torch.stack(slab)
-
-
-def _along(image: torch.Tensor, matrix: np.ndarray, axis: int) -> torch.Tensor:
-    import torch
-
-    weights = torch.from_numpy(np.ascontiguousarray(matrix)).to(image.device)
-    if axis == 2:
-        return image @ weights.T
-    if axis == 1:
-        return torch.matmul(weights, image)
-    return torch.tensordot(weights, image, dims=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import ModelError
 from ..findings import Finding
-from ..fusing import Answer
+from ..fusing import Answer, answer_of
 from ..geometry import Box, Grid, resample
 from ..ladder import MemoryLadder
 from ..located import Located
@@ -21,12 +21,13 @@ from ..models.stage_file import StageFile
 from ..orientation import oriented
 from ..predictor import autocast_dtype
 from ..progress import Progress
+from ..separable import Matrices, iter_resampled
 from ..stages import Wishes
 from ..volume import Volume
-from ..windows import touching, window_starts, windows_over
+from ..windows import iter_blended, touching, window_starts, windows_over
 from .checkpoint import fitting, folds_in, read_checkpoint
 from .plans import Plan, read_plan
-from .preprocessing import Matrices, iter_resampled, new_shape, normalize, resample_image, resampling_matrices
+from .preprocessing import new_shape, normalize, resample_image, resampling_matrices
 
 if TYPE_CHECKING:
     import torch
@@ -154,14 +155,7 @@ class NnUnetStage:
         region = located.near(self.manifest.margin_mm)
         drawn = self._drawn(volume, box, located, region, wishes, progress)
         near = (resample(region.float(), located.grid, volume.grid.crop(box), 0.0) >= _LEAST_SHARE).numpy()
-        drawn.labels[~near] = 0
-        classes, structures = _as_structures(drawn.labels, self._values)
-        doubt = np.zeros((0, 1), np.float32)
-        if drawn.lesion is not None:
-            lesions = [value for value, name in structures.items() if name == "lesion"]
-            doubt = drawn.entropy[np.isin(classes, lesions)][:, None].astype(np.float32)
-        entropy = np.round(drawn.entropy * 255).astype(np.uint8) if wishes.entropy else None
-        return Answer(classes, structures, drawn.lesion, doubt, entropy)
+        return answer_of(drawn.labels, near, self._values, drawn.lesion, drawn.entropy, wishes.entropy)
 
     def labels(self, volume: Volume, progress: Progress | None = None) -> np.ndarray:
         """The model's own label values on the voxels of ``volume``, [k, j, i], as nnU-Net would write them."""
@@ -263,24 +257,13 @@ class NnUnetStage:
         fold: int,
     ) -> torch.Tensor:
         """The windows of one fold put together; what no window sees is background."""
-        import torch
 
-        store, batch, patch = self.ladder.store, self.ladder.batch, self.plan.patch_size
-        total = torch.zeros((len(self._kept()), *image.shape[1:]), device=store)
-        sums = torch.zeros(image.shape[1:], device=store)
-        progress.update(fold / len(self._folds))
-        for n in range(0, len(corners), batch):
-            windows = [
-                tuple(slice(c, c + p) for c, p in zip(corner, patch, strict=True)) for corner in corners[n : n + batch]
-            ]
-            answers = self._forward(torch.stack([image[(slice(None), *w)] for w in windows])).to(store)
-            for window, values in zip(windows, answers, strict=True):
-                total[(slice(None), *window)].addcmul_(values, weight)
-                sums[window] += weight
-            self.windows += len(windows)
-            progress.update((fold + (n + len(windows)) / len(corners)) / len(self._folds))
-        unseen = sums == 0
-        total /= sums.masked_fill_(unseen, 1)
+        def update(share: float) -> None:
+            progress.update((fold + share) / len(self._folds))
+
+        kept = len(self._kept())
+        ((_, total, unseen),) = iter_blended(image, corners, weight, kept, self._forward, self.ladder, update)
+        self.windows += len(corners)
         total[:, unseen] = -NEVER
         if not self.plan.has_regions:
             total[0][unseen] = NEVER
@@ -400,14 +383,6 @@ def _doubt(logits: torch.Tensor, plan: Plan) -> torch.Tensor:
     return entropy.div_(float(np.log(len(logits)))).clamp_(0, 1)
 
 
-def _as_structures(labels: np.ndarray, names: Mapping[int, str]) -> tuple[np.ndarray, dict[int, str]]:
-    """The model's labels with what is not asked for taken away, and what the values are."""
-    table = np.zeros(256, np.uint8)
-    for value in names:
-        table[value] = value
-    return table[labels], {value: _ROMAN.get(name, name) for value, name in names.items()}
-
-
 def _known_values(model: StageFile, plan: Plan) -> dict[int, str]:
     """Structures by label value.
 
@@ -456,9 +431,3 @@ def _windows_at_once(device: str, plan: Plan) -> int:
     # About a dozen feature maps of the finest level live at once, in half precision.
     window = 12 * 2 * plan.arguments["features_per_stage"][0] * int(np.prod(plan.patch_size))
     return int(np.clip(free // 2 // window, 1, 8))
-
-
-_ROMAN = {
-    f"couinaud_{number}": f"couinaud_{roman}"
-    for number, roman in enumerate(("I", "II", "III", "IV", "V", "VI", "VII", "VIII"), start=1)
-}
