@@ -228,11 +228,11 @@ def report(found: dict[str, dict[str, Any]], single: dict[str, float]) -> str:
         )
     text = (
         "# Benchmarks against nnU-Net and MONAI\n\nMade by `make bench` (`Testing/nnunet_bench.py`), one run each. "
-        "The network is the plain U-Net that nnU-Net plans for "
-        "128³ voxels, 31 million parameters, at 0.75 × 0.75 × 1.0 mm, with fixed random weights and a last layer that calls "
-        "everything liver: the labels mean nothing, the time is the same. Whole processes from file to file, start-up included. 119 slices are "
-        "ircadb_17, 75 lits_000; 300 and 800 are ircadb_17's slices in the middle of a longer scan of a body of "
-        "water: the same liver.\n\n"
+        "The network is the plain U-Net that nnU-Net plans for 128³ voxels, 31 million parameters, at 0.75 × 0.75 × "
+        "1.0 mm, with fixed random weights and a last layer that calls everything liver: the labels mean nothing, the "
+        "time is the same. Whole processes from file to file, start-up included. 119 slices are ircadb_17, 75 "
+        "lits_000; 300 and 800 are ircadb_17's slices in the middle of a longer scan of a body of water: the same "
+        "liver.\n\n"
         f"Machine: {machine()}.\n\n" + "\n".join(lines) + "\n\n"
     )
     text += (
