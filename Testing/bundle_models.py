@@ -204,16 +204,15 @@ def metadata(form: Form) -> dict[str, Any]:
     }
 
 
-def save_bundle(folder: Path, form: Form, image: Path | None = None, config: dict[str, Any] | None = None) -> Path:
-    """Writes a bundle into ``folder``, which it returns; with an image, its network is taught for a moment."""
+def save_bundle(folder: Path, form: Form, image: Path | None = None, steps: int = 20) -> Path:
+    """Writes a bundle into ``folder``, which it returns; with an image, its network is taught for a few steps."""
     (folder / "configs").mkdir(parents=True, exist_ok=True)
     (folder / "models").mkdir(exist_ok=True)
-    config = configuration(form) if config is None else config
-    (folder / "configs" / "inference.json").write_text(json.dumps(config))
+    (folder / "configs" / "inference.json").write_text(json.dumps(configuration(form)))
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata(form)))
     network = monai_parts(configuration(form)).network
     if image is not None:
-        teach(network, monai_parts(configuration(form)).preprocessing({"image": str(image)})["image"], form)
+        teach(network, monai_parts(configuration(form)).preprocessing({"image": str(image)})["image"], form, steps)
     torch.save(network.state_dict(), folder / "models" / "model.pt")
     return folder
 
@@ -243,7 +242,7 @@ def monai_parts(config: dict[str, Any]) -> MonaiParts:
     return MonaiParts(*(parser.get_parsed_content(name) for name in names))
 
 
-def teach(network: torch.nn.Module, image: torch.Tensor, form: Form, steps: int = 20) -> None:
+def teach(network: torch.nn.Module, image: torch.Tensor, form: Form, steps: int) -> None:
     """What is bright becomes liver, what is brightest tumor: a network of random weights leaves every voxel a tie."""
     scan = torch.as_tensor(image.numpy())[None]
     patch = [min(n, 32) for n in form.inferer["roi_size"]]
@@ -265,9 +264,7 @@ def teach(network: torch.nn.Module, image: torch.Tensor, form: Form, steps: int 
             more = torch.tensor([1.0, 6.0]).reshape(2, 1, 1, 1)
             loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, wanted, pos_weight=more)
         else:
-            weight = torch.ones(len(form.names))
-            weight[values[1]] = 6.0
-            loss = torch.nn.functional.cross_entropy(logits, truth[where][:, 0], weight)
+            loss = torch.nn.functional.cross_entropy(logits, truth[where][:, 0])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -291,13 +288,11 @@ class Reference:
     labels: np.ndarray
 
 
-def monai_answer(root: Path, image: Path, config: dict[str, Any] | None = None) -> Reference:
+def monai_answer(root: Path, image: Path) -> Reference:
     """Runs the bundle with MONAI's own transforms, inferer and network, on the CPU."""
     from monai.data import MetaTensor
 
-    if config is None:
-        config = json.loads((root / "configs" / "inference.json").read_text())
-    parts = monai_parts(config)
+    parts = monai_parts(json.loads((root / "configs" / "inference.json").read_text()))
     parts.network.load_state_dict(torch.load(root / "models" / "model.pt", weights_only=True))
     parts.network.eval()
     parts.inferer.device = None

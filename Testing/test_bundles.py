@@ -125,7 +125,7 @@ def test_of_many_outputs_only_those_asked_for_are_kept(example, tmp_path):
     assert stage.plan.outputs == 18 > MOST_OUTPUTS
     volume = read_volume(example)
     shares = stage._shares(stage._input(volume, whole(volume)).image, None, Progress())
-    assert len(shares) == 2
+    assert len(shares) == 3
 
 
 def test_overrides_take_the_other_resolution(example, tmp_path):

@@ -13,7 +13,7 @@ from .plan import Plan
 if TYPE_CHECKING:
     import torch
 
-# Of more outputs than this, those that are asked for are kept, and the best of the others.
+# Of more outputs than this, those that are asked for are kept, the background, and the best of the others.
 MOST_OUTPUTS = 16
 # What is drawn over what, where structures may overlap: a lesion lies in the liver.
 _ORDER = ("liver", "couinaud_", "vessel", "lesion")
@@ -23,14 +23,15 @@ class Outputs:
     """Which of the outputs are kept, and what they mean.
 
     Windows are put together before the activation, as MONAI does, and many outputs only a few slices at a time. Of
-    those that exclude each other, what is asked for stays, and the largest of the others.
+    those that exclude each other, what is asked for stays, the background, and the largest of the others: between
+    voxels where two others take turns it says more than either.
 
     Args:
         plan: activation and number of outputs.
         names: structures by label value.
 
     Attributes:
-        kept: what stands in each kept channel: a label value, or 0 for the best of the others.
+        kept: what stands in each kept channel: a label value, or 0 for background and the best of the others.
         leaves_out: whether there are more outputs than are kept.
     """
 
@@ -38,8 +39,8 @@ class Outputs:
         self._plan, self.names = plan, dict(names)
         if not plan.softmax:
             self.kept = sorted(names, key=self._rank)
-        elif plan.outputs > MOST_OUTPUTS:
-            self.kept = [0, *sorted(names)]
+        elif plan.outputs > max(MOST_OUTPUTS, len(names) + 2):
+            self.kept = [0, 0, *sorted(names)]
         else:
             self.kept = list(range(plan.outputs))
         self.leaves_out = len(self.kept) < plan.outputs
@@ -58,9 +59,9 @@ class Outputs:
             return torch.sigmoid(blend[channels]).masked_fill_(unseen, 0.0)
         shares = torch.softmax(blend, dim=0)
         if self.leaves_out:
-            wanted = self.kept[1:]
-            others = [channel for channel in range(len(shares)) if channel not in wanted]
-            shares = torch.cat([shares[others].amax(dim=0, keepdim=True), shares[wanted]])
+            wanted = self.kept[2:]
+            others = [channel for channel in range(1, len(shares)) if channel not in wanted]
+            shares = torch.cat([shares[:1], shares[others].amax(dim=0, keepdim=True), shares[wanted]])
         shares.masked_fill_(unseen, 0.0)
         shares[0][unseen] = 1.0
         return shares
