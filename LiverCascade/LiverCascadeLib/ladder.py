@@ -71,6 +71,35 @@ class MemoryLadder:
         self.findings.append(Finding("out-of-memory", Severity.INFO, message))
 
 
+class Laddered:
+    """What stages that compute on a ladder tell about themselves.
+
+    Attributes:
+        ladder: runs their work.
+        forward_seconds: that the last run spent inside the network.
+        windows: how many it computed.
+    """
+
+    ladder: MemoryLadder
+    forward_seconds = 0.0
+    windows = 0
+
+    @property
+    def device(self) -> str:
+        """Where the network computes; the ladder may have changed it."""
+        return self.ladder.device
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the ladder had to do on the way of the last run."""
+        return self.ladder.findings
+
+    def forget(self) -> None:
+        """Begins anew what is told about the last run; a run that does not come this far has none."""
+        self.forward_seconds, self.windows = 0.0, 0
+        self.ladder.forget()
+
+
 def _is_lack_of_memory(error: RuntimeError) -> bool:
     """torch.OutOfMemoryError on a GPU; on the CPU PyTorch's allocator and oneDNN raise plain RuntimeErrors."""
     text = str(error).lower()

@@ -7,9 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from .errors import ResourceError
-from .findings import Finding
 from .geometry import Grid
-from .ladder import MemoryLadder
+from .ladder import Laddered, MemoryLadder
 from .models import Manifest, load_network
 from .progress import Progress
 from .stages import CanonicalStage
@@ -93,7 +92,7 @@ def _corners_that_matter(
     return corners
 
 
-class NetworkPredictor(CanonicalStage):
+class NetworkPredictor(Laddered, CanonicalStage):
     """A network from a manifest, run as a sliding window with Gaussian blending.
 
     Args:
@@ -128,23 +127,12 @@ class NetworkPredictor(CanonicalStage):
         usual = 1 - THOROUGH_STEP * (1 - manifest.overlap) if thorough else manifest.overlap
         self.overlap = usual if overlap is None else overlap
         self.mirror_axes = manifest.mirror_axes if thorough else ()
-        self.forward_seconds, self.windows = 0.0, 0
         # Instance norms want plain memory; on the CPU, turning it back and forth would cost more than the convolutions
         # gain from channels that come last.
         self._layout = torch.contiguous_format if device == "cpu" else torch.channels_last_3d
         network = load_network(manifest) if network is None else network
         self._network = network.to(device, memory_format=self._layout)
         self.ladder = MemoryLadder(manifest.title, device, batch, self._network.to)
-
-    @property
-    def device(self) -> str:
-        """Where the network computes; the ladder may have changed it."""
-        return self.ladder.device
-
-    @property
-    def findings(self) -> list[Finding]:
-        """What the ladder had to do on the way of the last prediction."""
-        return self.ladder.findings
 
     def predict(self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress) -> torch.Tensor:
         """See :meth:`.CanonicalStage.predict`. On an out-of-memory error the same run goes on with less memory."""
@@ -153,8 +141,8 @@ class NetworkPredictor(CanonicalStage):
 
     def forget(self) -> None:
         """Begins anew what is told about the last prediction; a run that does not come this far has none."""
-        self.forward_seconds, self.windows, self.spread = 0.0, 0, None
-        self.ladder.forget()
+        super().forget()
+        self.spread = None
 
     def _predict(self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress) -> torch.Tensor:
         import torch

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ModelError
-from ..findings import Finding
 from ..fusing import COUINAUD, Answer, answer_of
 from ..geometry import Box, Grid, resample
-from ..ladder import MemoryLadder
+from ..ladder import Laddered, MemoryLadder
 from ..located import Located
 from ..models import Manifest
 from ..models.stage_file import StageFile
@@ -54,7 +53,7 @@ class _Input:
     back: Matrices
 
 
-class BundleStage:
+class BundleStage(Laddered):
     """Runs a MONAI bundle or a TorchScript model.
 
     Voxels, values and windows are those of MONAI's own transforms and sliding window. 'Faithful' computes in float32
@@ -78,26 +77,10 @@ class BundleStage:
         self.plan: Plan = plan if overlap is None else replace(plan, overlap=(overlap,) * 3)
         self.faithful = faithful
         self.manifest = _manifest(model, described)
-        self.forward_seconds, self.windows = 0.0, 0
         self._outputs = Outputs(self.plan, _known_values(model, described))
         root = model.folder if model.format == "torchscript" else model.path
         self._network = open_network(model, root, described.network).to(device)
         self.ladder = MemoryLadder(model.title, device, _windows_at_once(device, self.plan), self._network.to)
-
-    @property
-    def device(self) -> str:
-        """Where the network computes; the ladder may have changed it."""
-        return self.ladder.device
-
-    @property
-    def findings(self) -> list[Finding]:
-        """What the ladder had to do on the way of the last run."""
-        return self.ladder.findings
-
-    def forget(self) -> None:
-        """See :meth:`.Stage.forget`."""
-        self.forward_seconds, self.windows = 0.0, 0
-        self.ladder.forget()
 
     def locate(self, volume: Volume, progress: Progress) -> tuple[torch.Tensor, Grid]:
         """See :meth:`.Stage.locate`. Lesions and segments of the liver are liver."""

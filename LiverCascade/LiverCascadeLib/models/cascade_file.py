@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from .json_files import read_json
 from .manifest import MANIFEST_NAME
 
 CASCADE_NAME = "cascade.json"
@@ -51,10 +52,7 @@ def read_cascade(path: Path) -> CascadeFile:
         folder = path
         classify = folder / "classify"
         return CascadeFile(folder / "locate", (folder / "refine",), classify if classify.is_dir() else None)
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{file} cannot be read as JSON: {error}.") from None
+    content = read_json(file, f"There is no {CASCADE_NAME} at {file.parent}.")
     problems = list(_problems(content))
     if problems:
         raise ModelError(f"{file} is not valid: {'; '.join(problems)}.")

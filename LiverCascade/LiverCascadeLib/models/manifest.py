@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
 from . import calibration as calibrations
 from .calibration import Calibration
+from .json_files import field_problems, read_json
 from .networks import ARCHITECTURES
 
 SCHEMA_VERSION = 1
@@ -112,12 +113,7 @@ def load_manifest(path: Path | str) -> Manifest:
     """
     path = Path(path)
     path = path / MANIFEST_NAME if path.is_dir() else path
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"There is no model at {path.parent}: {path.name} is missing.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"The model manifest {path} cannot be read as JSON: {error}.") from None
+    content = read_json(path, f"There is no model at {path.parent}: {path.name} is missing.")
     problems = list(_problems(content))
     if problems:
         raise ModelError(f"The model manifest {path} is not valid: {'; '.join(problems)}.")
@@ -138,10 +134,7 @@ def _problems(content: Any):
     if content.get("schema_version") != SCHEMA_VERSION:
         yield f"schema_version is {content.get('schema_version')!r}, this version reads {SCHEMA_VERSION}"
         return
-    known = {f.name: f for f in fields(Manifest) if f.name != "folder"}
-    optional = {f.name for f in fields(Manifest) if f.default is not MISSING or f.default_factory is not MISSING}
-    yield from (f"{name} is missing" for name in known if name not in content and name not in optional)
-    yield from (f"{name} is not a known field" for name in content if name not in known and name != "schema_version")
+    yield from field_problems(Manifest, content)
     for name, (accepts, expected) in _RULES.items():
         if name in content and not accepts(content[name]):
             yield f"{name} is {content[name]!r}, expected {expected}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import ModelError
+from .json_files import field_problems, read_json
 from .weights import sha256_of
 
 SCHEMA_VERSION = 1
@@ -109,12 +110,7 @@ def read_stage_file(folder: Path) -> StageFile:
             expected.
     """
     path = folder / STAGE_NAME
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"There is no model at {folder}: {STAGE_NAME} is missing.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path} cannot be read as JSON: {error}.") from None
+    content = read_json(path, f"There is no model at {folder}: {STAGE_NAME} is missing.")
     problems = list(_problems(content))
     if problems:
         raise ModelError(f"{path} is not valid: {'; '.join(problems)}.")
@@ -133,10 +129,7 @@ def _problems(content: Any):
     if content.get("schema_version") != SCHEMA_VERSION:
         yield f"schema_version is {content.get('schema_version')!r}, this version reads {SCHEMA_VERSION}"
         return
-    known = {f.name: f for f in fields(StageFile) if f.name != "folder"}
-    optional = {n for n, f in known.items() if f.default is not MISSING or f.default_factory is not MISSING}
-    yield from (f"{name} is missing" for name in known if name not in content and name not in optional)
-    yield from (f"{name} is not a known field" for name in content if name not in known and name != "schema_version")
+    yield from field_problems(StageFile, content)
     for name, (accepts, expected) in _RULES.items():
         if name in content and not accepts(content[name]):
             yield f"{name} is {content[name]!r}, expected {expected}"

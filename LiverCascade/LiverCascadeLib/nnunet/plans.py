@@ -5,13 +5,13 @@ Whatever this project does not reproduce is refused with the reason: a plan that
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..models.json_files import read_json
 
 DATASET_FILE, PLANS_FILE = "dataset.json", "plans.json"
 NORMALIZATIONS = ("CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization")
@@ -117,12 +117,7 @@ def read_plan(folder: Path, configuration: str) -> Plan:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path.parent} is no nnU-Net model: {path.name} is missing.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path} cannot be read as JSON: {error}.") from None
+    content = read_json(path, f"{path.parent} is no nnU-Net model: {path.name} is missing.")
     if not isinstance(content, dict):
         raise ModelError(f"{path} holds {type(content).__name__}, expected a JSON object.")
     return content

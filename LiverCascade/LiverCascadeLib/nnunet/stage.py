@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import ModelError
-from ..findings import Finding
-from ..fusing import Answer, answer_of
+from ..fusing import COUINAUD, Answer, answer_of
 from ..geometry import Box, Grid, resample
-from ..ladder import MemoryLadder
+from ..ladder import Laddered, MemoryLadder
 from ..located import Located
 from ..models import Manifest, build_network
 from ..models.stage_file import StageFile
@@ -74,7 +73,7 @@ class _Drawn:
     entropy: np.ndarray | None
 
 
-class NnUnetStage:
+class NnUnetStage(Laddered):
     """Runs an nnU-Net model.
 
     'Faithful' computes what ``nnUNetPredictor`` computes on the same voxels: float32 on the CPU, windows half a patch
@@ -115,7 +114,6 @@ class NnUnetStage:
         wanted = thorough or (faithful and model.mirror)
         self.mirror_axes = checkpoints[0].mirror_axes if wanted else ()
         self.manifest = _manifest(model, self.plan)
-        self.forward_seconds, self.windows = 0.0, 0
         self._model = model
         self._values = _known_values(model, self.plan)
         network = build_network(self.plan.architecture, self.plan.arguments)
@@ -128,27 +126,13 @@ class NnUnetStage:
         self._loaded = 0
         self.ladder = MemoryLadder(model.title, device, _windows_at_once(device, self.plan), self._network.to)
 
-    @property
-    def device(self) -> str:
-        """Where the network computes; the ladder may have changed it."""
-        return self.ladder.device
-
-    @property
-    def findings(self) -> list[Finding]:
-        """What the ladder had to do on the way of the last run."""
-        return self.ladder.findings
-
-    def forget(self) -> None:
-        """See :meth:`.Stage.forget`."""
-        self.forward_seconds, self.windows = 0.0, 0
-        self.ladder.forget()
-
     def locate(self, volume: Volume, progress: Progress) -> tuple[torch.Tensor, Grid]:
-        """See :meth:`.Stage.locate`."""
+        """See :meth:`.Stage.locate`. Lesions and segments of the liver are liver."""
         whole = Box((0, 0, 0), volume.grid.size)
         given = self._input(volume, whole)
         channels = self.ladder.run(lambda: self._channels(given.image, None, progress))
-        return _probability(channels, self._channels_of("liver"), self.plan), given.grid
+        liver = [channel for part in ("liver", "lesion", COUINAUD) for channel in self._channels_of(part)]
+        return _probability(channels, liver, self.plan).cpu(), given.grid
 
     def refine(self, volume: Volume, box: Box, located: Located, wishes: Wishes, progress: Progress) -> Answer:
         """See :meth:`.Stage.refine`."""
@@ -322,8 +306,8 @@ class NnUnetStage:
         return np.array(self._kept(), np.uint8)
 
     def _channels_of(self, structure: str) -> list[int]:
-        """Kept channels that make up ``structure``; of a region those that write one of its values."""
-        values = [value for value, name in self._values.items() if name == structure]
+        """Kept channels of the structures whose names begin so; of a region those that write one of its values."""
+        values = [value for value, name in self._values.items() if name.startswith(structure)]
         written = self.plan.class_order or self._kept()
         return [channel for channel, value in enumerate(written) if value in values]
 
