@@ -7,6 +7,7 @@ import pytest
 import torch
 from LiverCascadeLib.geometry import Grid
 from LiverCascadeLib.models import load_manifest
+from LiverCascadeLib.stages import CanonicalStage
 from LiverCascadeLib.volume import read_labels, write_labels
 from LiverCascadeTrainingLib import cli
 from LiverCascadeTrainingLib.anatomy import Tissue, invent_body, smooth_noise
@@ -268,7 +269,7 @@ def locate_folder(tmp_path_factory):
     return folder
 
 
-class KnownLiver:
+class KnownLiver(CanonicalStage):
     """A locate stage that marks every voxel of soft tissue in the right half of the body, whatever it sees."""
 
     def __init__(self, folder):
