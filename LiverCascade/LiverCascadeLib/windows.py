@@ -148,3 +148,18 @@ def _moved(array: torch.Tensor, slices: int) -> torch.Tensor:
     moved = torch.zeros_like(array)
     moved[:, : array.shape[1] - slices] = array[:, slices:]
     return moved
+
+
+def windows_at_once(device: str, patch: Sequence[int], channels: int) -> int:
+    """Windows per forward pass: on the CPU one, on a GPU what half of its free memory holds.
+
+    Args:
+        patch: voxels of a window.
+        channels: features of the network's finest level, of which about a dozen maps live at once, in half precision.
+    """
+    import torch
+
+    if not device.startswith("cuda"):
+        return 1
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(np.clip(free // 2 // (12 * 2 * channels * int(np.prod(patch))), 1, 8))

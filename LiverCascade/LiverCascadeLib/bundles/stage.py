@@ -23,7 +23,7 @@ from ..progress import Progress
 from ..separable import Matrices, iter_resampled, iter_slabs
 from ..stages import Wishes
 from ..volume import Volume
-from ..windows import iter_blended, touching
+from ..windows import iter_blended, touching, windows_at_once
 from .grids import spaced, window_starts, window_weight
 from .networks import open_network
 from .outputs import Outputs
@@ -80,7 +80,9 @@ class BundleStage(Laddered):
         self._outputs = Outputs(self.plan, _known_values(model, described))
         root = model.folder if model.format == "torchscript" else model.path
         self._network = open_network(model, root, described.network).to(device)
-        self.ladder = MemoryLadder(model.title, device, _windows_at_once(device, self.plan), self._network.to)
+        # A bundle does not say how many features its finest level has.
+        batch = windows_at_once(device, self.plan.patch_size, max(32, self.plan.outputs))
+        self.ladder = MemoryLadder(model.title, device, batch, self._network.to)
 
     def locate(self, volume: Volume, progress: Progress) -> tuple[torch.Tensor, Grid]:
         """See :meth:`.Stage.locate`. Lesions and segments of the liver are liver."""
@@ -292,15 +294,3 @@ def _manifest(model: StageFile, described: Described) -> Manifest:
         margin_mm=model.margin_mm,
         folder=model.folder,
     )
-
-
-def _windows_at_once(device: str, plan: Plan) -> int:
-    """Windows per forward pass: on the CPU one, on a GPU what half of its free memory holds."""
-    import torch
-
-    if not device.startswith("cuda"):
-        return 1
-    free, _ = torch.cuda.mem_get_info(device)
-    # Some four hundred values of two bytes per voxel: a dozen feature maps of 32 channels live at once.
-    window = 12 * 2 * max(32, plan.outputs) * int(np.prod(plan.patch_size))
-    return int(np.clip(free // 2 // window, 1, 8))

@@ -23,7 +23,7 @@ from ..progress import Progress
 from ..separable import Matrices, iter_resampled
 from ..stages import Wishes
 from ..volume import Volume
-from ..windows import iter_blended, touching, window_starts, windows_over
+from ..windows import iter_blended, touching, window_starts, windows_at_once, windows_over
 from .checkpoint import fitting, folds_in, read_checkpoint
 from .plans import Plan, read_plan
 from .preprocessing import new_shape, normalize, resample_image, resampling_matrices
@@ -124,7 +124,8 @@ class NnUnetStage(Laddered):
         self._layout = torch.contiguous_format if device == "cpu" else torch.channels_last_3d
         self._network = network.eval().requires_grad_(False).to(device, memory_format=self._layout)
         self._loaded = 0
-        self.ladder = MemoryLadder(model.title, device, _windows_at_once(device, self.plan), self._network.to)
+        batch = windows_at_once(device, self.plan.patch_size, self.plan.arguments["features_per_stage"][0])
+        self.ladder = MemoryLadder(model.title, device, batch, self._network.to)
 
     def locate(self, volume: Volume, progress: Progress) -> tuple[torch.Tensor, Grid]:
         """See :meth:`.Stage.locate`. Lesions and segments of the liver are liver."""
@@ -403,15 +404,3 @@ def _manifest(model: StageFile, plan: Plan) -> Manifest:
         margin_mm=model.margin_mm,
         folder=model.folder,
     )
-
-
-def _windows_at_once(device: str, plan: Plan) -> int:
-    """Windows per forward pass: on the CPU one, on a GPU what half of its free memory holds."""
-    import torch
-
-    if not device.startswith("cuda"):
-        return 1
-    free, _ = torch.cuda.mem_get_info(device)
-    # About a dozen feature maps of the finest level live at once, in half precision.
-    window = 12 * 2 * plan.arguments["features_per_stage"][0] * int(np.prod(plan.patch_size))
-    return int(np.clip(free // 2 // window, 1, 8))
