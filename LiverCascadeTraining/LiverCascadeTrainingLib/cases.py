@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from LiverCascadeLib.cascade import Options, load_cascade, segment
 from LiverCascadeLib.geometry import resample
 from LiverCascadeLib.volume import read_labels, read_volume
 
 from .anatomy import invent_body
+from .reviewed import REVIEWS, reviewed_liver
 
 AIR_HU = -1024
 
@@ -79,12 +81,36 @@ def prepare(data: Path, cache: Path, bodies_per_map: int = 2, seed: int = 2026) 
         # A label map may be stored with other flips than its image; both are resampled by their own grids.
         if not label_grid.canonical().is_close(volume.grid.canonical(), 0.5):
             raise ValueError(f"{name}: the label map {label_grid} does not cover the image {volume.grid}.")
-        liver = np.isin(labels, values)
-        spacing = tuple(max(s, n) for s, n in zip((0.75, 0.75, 0.75), volume.grid.canonical().spacing, strict=True))
-        target = volume.grid.canonical(spacing)
-        hu = resample(volume.array, volume.grid, target, AIR_HU).round().clamp(-32768, 32767).short().numpy()
-        mask = resample(liver.astype(np.uint8), label_grid, target, 0).gt(0.5).byte().numpy()
-        _save(cache, name, "real", hu, mask, tuple(float(s) for s in target.spacing[::-1]), healthy)
+        _save_real(cache, name, volume, np.isin(labels, values), label_grid, healthy)
+
+
+def prepare_reviewed(data: Path, cache: Path, models: Path) -> None:
+    """Adds the real CTs without labels, with what the cascade says of them and a review of it.
+
+    Args:
+        data: folder with ``unlabelled``; what is not there is left out.
+        cache: where the prepared cases go; what exists already is kept.
+        models: folder of the cascade.
+    """
+    options = Options()
+    cascade = None
+    for name, review in REVIEWS.items():
+        path = data / "unlabelled" / review.file
+        if (cache / f"{name}.json").exists() or not path.exists():
+            continue
+        cascade = cascade or load_cascade(models, options)
+        volume = read_volume(path)
+        liver = reviewed_liver(volume, segment(volume, cascade, options).labels > 0, review)
+        _save_real(cache, name, volume, liver, volume.grid, False)
+
+
+def _save_real(cache, name, volume, liver, label_grid, lesions_known) -> None:
+    """Saves a real CT on the canonical grid, with voxels of 0.75 mm at least."""
+    spacing = tuple(max(s, n) for s, n in zip((0.75, 0.75, 0.75), volume.grid.canonical().spacing, strict=True))
+    target = volume.grid.canonical(spacing)
+    hu = resample(volume.array, volume.grid, target, AIR_HU).round().clamp(-32768, 32767).short().numpy()
+    mask = resample(liver.astype(np.uint8), label_grid, target, 0).gt(0.5).byte().numpy()
+    _save(cache, name, "real", hu, mask, tuple(float(s) for s in target.spacing[::-1]), lesions_known)
 
 
 @contextmanager

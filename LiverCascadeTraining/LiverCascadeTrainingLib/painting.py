@@ -33,7 +33,18 @@ _PHASES: dict[str, dict[Tissue, tuple[float, float]]] = {
         Tissue.HEART: (80, 120), Tissue.MUSCLE: (48, 72), Tissue.ADRENAL_RIGHT: (40, 80),
     },
 }  # fmt: skip
+# The heart's muscle; the heart's own range above is that of the blood in it.
+_MYOCARDIUM = {"unenhanced": (36, 54), "arterial": (60, 120), "portal-venous": (75, 130), "delayed": (65, 105)}
 _PHASE_SHARES = {"unenhanced": 0.25, "arterial": 0.15, "portal-venous": 0.45, "delayed": 0.15}
+
+# Amplitude of the slow variation inside a tissue, HU, drawn log-uniformly; 1 to 6 for those that are not named. All
+# ranges begin where the liver's do: what is mottled on most scans is smooth on some, so that a network that knows the
+# liver by its smoothness takes a smooth heart or stomach for liver.
+_TEXTURE: dict[Tissue, tuple[float, float]] = {
+    Tissue.BOWEL: (2, 45), Tissue.STOMACH: (2, 30), Tissue.HEART: (1, 12), Tissue.MUSCLE: (2, 18),
+    Tissue.KIDNEY_LEFT: (4, 38), Tissue.KIDNEY_RIGHT: (4, 38), Tissue.VISCERAL_FAT: (2, 15),
+    Tissue.MARROW: (15, 75), Tissue.LUNG: (15, 75), Tissue.BONE: (30, 150),
+}  # fmt: skip
 
 # Tissues whose density does not follow the phase.
 _CONSTANT: dict[Tissue, tuple[float, float]] = {
@@ -53,12 +64,14 @@ class Palette:
         mean_hu: mean HU by tissue, [25].
         texture_hu: amplitude of the slow variation inside each tissue, [25].
         vessel_hu: density of the liver's vessels.
+        myocardium_hu: density of the heart's muscle.
     """
 
     phase: str
     mean_hu: np.ndarray
     texture_hu: np.ndarray
     vessel_hu: float
+    myocardium_hu: float
 
 
 def draw_palette(rng: np.random.Generator) -> Palette:
@@ -77,13 +90,12 @@ def draw_palette(rng: np.random.Generator) -> Palette:
     for filled in (Tissue.STOMACH, Tissue.BOWEL):
         if rng.random() < 0.3:
             mean[filled] = rng.uniform(120, 450)  # positive oral contrast
-    texture = np.full(len(Tissue), 4.0, np.float32)
-    texture[[Tissue.BOWEL, Tissue.STOMACH, Tissue.MARROW, Tissue.HEART, Tissue.LUNG]] = (30, 20, 50, 15, 50)
-    texture[[Tissue.BONE, Tissue.MUSCLE, Tissue.VISCERAL_FAT, Tissue.KIDNEY_LEFT, Tissue.KIDNEY_RIGHT]] = (
-        100, 12, 10, 25, 25,
-    )  # fmt: skip
+    if rng.random() < 0.04:
+        mean[Tissue.VISCERAL_FAT] = rng.uniform(-5, 25)  # ascites
+    texture = [np.exp(rng.uniform(*np.log(_TEXTURE.get(tissue, (1, 6))))) for tissue in Tissue]
     vessel = mean[Tissue.PORTAL_VEIN] + rng.normal(0, 10) if rng.random() < 0.8 else mean[Tissue.LIVER]
-    return Palette(phase, mean, texture * rng.uniform(0.3, 1.5), float(vessel))
+    myocardium = float(rng.uniform(*_MYOCARDIUM[phase]))
+    return Palette(phase, mean, np.array(texture, np.float32), float(vessel), myocardium)
 
 
 def torch_noise(shape: tuple[int, int, int], scale: float, generator: torch.Generator) -> torch.Tensor:
@@ -138,6 +150,9 @@ def paint(
     texture = 0.6 * slow + 0.4 * quick
     hu = mean[index] + amplitude[index] * texture
     hu = torch.where(index == Tissue.LIVER, _with_vessels(hu, palette, spacing, rng, generator), hu)
+    heart = index == Tissue.HEART
+    if bool(heart.any()):
+        hu = torch.where(heart, _with_chambers(hu, palette, spacing, rng, generator), hu)
     if rng.random() < 0.6:  # gas rises to the front of the stomach
         gas = torch_noise(shape, 30 / max(spacing), generator) > rng.uniform(0, 1.5)
         hu = torch.where((index == Tissue.STOMACH) & gas, torch.full_like(hu, -950.0), hu)
@@ -152,6 +167,13 @@ def _with_vessels(hu, palette, spacing, rng, generator) -> torch.Tensor:
     caliber = rng.uniform(0.06, 0.16) * (1 + 0.3 * torch_noise(shape, scale, generator))
     inside = torch.sigmoid((caliber - torch.hypot(first, second)) * 30)
     return hu + inside * (palette.vessel_hu - palette.mean_hu[Tissue.LIVER])
+
+
+def _with_chambers(hu, palette, spacing, rng, generator) -> torch.Tensor:
+    """Blood and muscle of the heart, in lumps of a few centimeters: one or the other may be as dense as the liver."""
+    lumps = torch_noise(tuple(hu.shape), rng.uniform(18, 40) / max(spacing), generator)
+    muscle = torch.sigmoid((lumps - rng.uniform(-1.0, 1.0)) * rng.uniform(2, 8))
+    return hu + muscle * (palette.myocardium_hu - float(palette.mean_hu[Tissue.HEART]))
 
 
 def scan(
