@@ -9,7 +9,7 @@ import torch
 from analytic_bodies import LESIONS, LIVER, TEST_GRIDS, Ellipsoid, analytic_result, rasterize
 from LiverCascadeLib.cascade import Cascade, Options, segment
 from LiverCascadeLib.errors import ModelError
-from LiverCascadeLib.fusing import fuse
+from LiverCascadeLib.fusing import Opinion, fuse
 from LiverCascadeLib.geometry import Grid, resample
 from LiverCascadeLib.lesions.confidence import confidences, evidence, slice_distance_mm
 from LiverCascadeLib.models import Calibration, load_manifest
@@ -202,16 +202,16 @@ def test_the_entropy_of_a_voxel_is_that_of_its_three_probabilities():
     triples = [(0, 0), (1, 0), (0, 1), (1 / 3, 1 / 3), (0.5, 0.5), (0.2, 0.7)]
     for liver, lesion in triples:
         probability = torch.stack([torch.full(grid.shape, float(p)) for p in (liver, lesion)])
-        fused = fuse(probability, grid, grid, with_entropy=True)
+        fused = fuse([Opinion(probability, grid)], grid, with_entropy=True)
         all_three = np.array([p for p in (1 - liver - lesion, liver, lesion) if p > 1e-9])
         expected = -(all_three * np.log(all_three)).sum() / np.log(3)
         assert np.abs(fused.entropy - 255 * expected).max() <= 0.51
         if lesion > liver:
             assert fused.lesion_doubt == pytest.approx(expected, abs=1e-5)
             assert len(fused.lesion_doubt) == np.prod(grid.shape)
-    alone = fuse(torch.full((1, *grid.shape), 0.5), grid, grid, with_entropy=True)
+    alone = fuse([Opinion(torch.full((1, *grid.shape), 0.5), grid)], grid, with_entropy=True)
     assert (alone.entropy == 255).all() and alone.lesion is None, "two classes have a highest entropy of their own"
-    assert fuse(probability, grid, grid).entropy is None
+    assert fuse([Opinion(probability, grid)], grid).entropy is None
 
 
 def test_the_uncertainty_volume_lies_on_the_voxels_of_the_input(oblique):

@@ -30,7 +30,8 @@ from .errors import (
     MissingPackageError,
 )
 from .jobs import remove_stale_folders
-from .models import load_manifest
+from .loading import check_models
+from .models.cascade_file import read_cascade
 from .progress import Progress
 from .report.files import explained, safe_cell
 from .resources import EMBEDDED_MODELS
@@ -186,8 +187,8 @@ def run_batch(
     """
     settings = settings or BatchSettings()
     output = Path(output).expanduser().absolute()
-    for role in ("locate", "refine"):  # a wrong model would fail every study
-        load_manifest((EMBEDDED_MODELS if settings.models is None else Path(settings.models)) / role)
+    # A wrong model would fail every study.
+    check_models(read_cascade(EMBEDDED_MODELS if settings.models is None else Path(settings.models)))
     remove_stale_folders()
     left_out: list[Path] = []
     studies = find_studies(input, left_out)

@@ -29,7 +29,7 @@ from .preflight import judge_coverage, judge_orientation, preflight, settled
 from .progress import Progress
 from .resources import EMBEDDED_MODELS
 from .result import LIVER_LABEL, Lesion, Result, Uncertainty
-from .stages import Stage, Wishes
+from .stages import Stage, Wishes, chained
 from .steps import exhausted
 from .structures import Structures
 from .volume import Volume
@@ -96,8 +96,14 @@ class Cascade:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """All stages, in the order in which they work."""
-        return (self.locate, *self.refining)
+        """All stages, in the order in which they work, those of a chain one by one."""
+        refining = [member for stage in self.refining for member in getattr(stage, "members", (stage,))]
+        return (self.locate, *refining)
+
+    @property
+    def weights(self) -> list[str]:
+        """SHA-256 of the weights of all stages, which say whether results come from the same models."""
+        return [stage.manifest.weights_sha256 for stage in self.stages]
 
     @property
     def margin_mm(self) -> float:
@@ -120,8 +126,8 @@ def load_cascade(models: Path | str | None, options: Options) -> Cascade:
     how = StageOptions(device, options.overlap, options.thorough, options.faithful)
     found = read_cascade(EMBEDDED_MODELS if models is None else Path(models))
     locate = load_stage(found.locate, "locate", how)
-    refine = [load_stage(folder, "refine", how) for folder in found.refine]
-    return Cascade(locate, refine[0], _load_gate(found.classify, device, options.gate), tuple(refine[1:]))
+    refine = chained([load_stage(folder, "refine", how) for folder in found.refine])
+    return Cascade(locate, refine[0], _load_gate(found.classify, device, options.gate), refine[1:])
 
 
 def _load_gate(folder: Path | None, device: str, mode: str) -> Gate | None:

@@ -61,39 +61,54 @@ class Answer:
         return any(structure.startswith(name) for structure in found) if name.endswith("_") else name in found
 
 
-def fuse(
-    probability: torch.Tensor,
-    fine: Grid,
-    crop: Grid,
-    spread: torch.Tensor | None = None,
-    with_entropy: bool = False,
-) -> Answer:
-    """Classes on the input grid: probabilities are resampled, then decided once.
+@dataclass(frozen=True, eq=False)
+class Opinion:
+    """What one network says, on its own grid.
+
+    Attributes:
+        probability: [liver and, where the model tells them apart, lesion; k, j, i].
+        grid: the network's.
+        spread: how far mirrored copies disagree on lesions, [k, j, i]; None where it is not known.
+    """
+
+    probability: torch.Tensor
+    grid: Grid
+    spread: torch.Tensor | None = None
+
+    def channels(self) -> list[torch.Tensor]:
+        """Everything that has to be brought to the input grid, the spread last."""
+        return [*self.probability, *([] if self.spread is None else [self.spread])]
+
+
+def fuse(opinions: Sequence[Opinion], crop: Grid, with_entropy: bool = False) -> Answer:
+    """Classes on the input grid: probabilities are resampled and averaged, then decided once.
 
     Liver and lesion together decide what is liver; inside it the larger of the two decides the class.
 
     Args:
-        probability: [liver and, where the model tells them apart, lesion; k, j, i] on ``fine``.
-        fine: the refine network's grid.
+        opinions: of networks that tell the same classes apart; the last one's spread counts.
         crop: the input grid inside the box.
-        spread: how far mirrored copies disagree on lesions, [k, j, i] on ``fine``.
         with_entropy: give the entropy of every voxel.
     """
     import torch
 
     classes, lesions, doubts, entropies = [], [], [], []
-    channels = [*probability, *([] if spread is None else [spread])]
-    for slabs in zip(*(iter_resampled(channel, fine, crop, 0.0) for channel in channels), strict=True):
-        parts = slabs[: len(probability)]
+    labels = len(opinions[-1].probability)
+    sizes = [len(opinion.channels()) for opinion in opinions]
+    channels = [
+        iter_resampled(channel, opinion.grid, crop, 0.0) for opinion in opinions for channel in opinion.channels()
+    ]
+    for slabs in zip(*channels, strict=True):
+        parts, last = _mean_of(slabs, sizes, labels)
         inside = sum(parts) > 0.5
         slab = inside.to(torch.uint8)
-        if len(parts) > 1:
+        if labels > 1:
             lesion = inside & (parts[1] > parts[0])
             slab[lesion] = LESION_CLASS
             lesions.append(parts[1].to(torch.float16))
             # Only where there is something to be sure of: a share of a percent of the voxels.
-            there = [values[lesion] for values in slabs]
-            doubts.append(torch.stack([entropy_of(there[: len(parts)]), *there[len(parts) :]], dim=1))
+            there = [values[lesion] for values in parts]
+            doubts.append(torch.stack([entropy_of(there), *(values[lesion] for values in last)], dim=1))
         classes.append(slab)
         if with_entropy:
             entropies.append(entropy_of(parts).mul_(255).round_().to(torch.uint8))
@@ -104,6 +119,19 @@ def fuse(
         torch.cat(doubts).numpy() if doubts else np.zeros((0, 1), np.float32),
         torch.cat(entropies).numpy() if with_entropy else None,
     )
+
+
+def _mean_of(
+    slabs: Sequence[torch.Tensor], sizes: Sequence[int], labels: int
+) -> tuple[list[torch.Tensor], Sequence[torch.Tensor]]:
+    """Mean probability of each label, and the last opinion's spread if it has one."""
+    first = 0
+    parts: list[torch.Tensor] = []
+    for size in sizes:
+        own = slabs[first : first + labels]
+        parts = [total + values for total, values in zip(parts, own, strict=True)] if parts else list(own)
+        spread, first = slabs[first + labels : first + size], first + size
+    return ([total / len(sizes) for total in parts] if len(sizes) > 1 else parts), spread
 
 
 def answer_of(

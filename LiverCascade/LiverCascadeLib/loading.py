@@ -9,6 +9,7 @@ from .bundles.deducing import deduced_stage, is_bundle
 from .bundles.stage import BundleStage
 from .errors import ModelError
 from .models import Manifest, load_manifest
+from .models.cascade_file import CascadeFile
 from .models.manifest import MANIFEST_NAME
 from .models.stage_file import STAGE_NAME, StageFile, read_stage_file
 from .nnunet.folder import is_nnunet_folder, stage_file_for
@@ -47,6 +48,22 @@ def load_stage(folder: Path, role: str, options: StageOptions) -> Stage:
     if model.format == "nnunet":
         return NnUnetStage(model, options.device, options.faithful, options.thorough, options.overlap)
     return BundleStage(model, options.device, options.faithful, options.overlap)
+
+
+def check_models(found: CascadeFile) -> None:
+    """Reads what the models of a cascade say of themselves, without their weights.
+
+    Raises:
+        ModelError: one is missing, not valid, or has another role.
+    """
+    for role, folders in (("locate", [found.locate]), ("refine", found.refine)):
+        for folder in folders:
+            if (folder / MANIFEST_NAME).is_file():
+                load_manifest_for(folder, role)
+            else:
+                _check_role(folder, _stage_file(folder, role).role, role)
+    if found.classify is not None:
+        load_manifest_for(found.classify, "classify")
 
 
 def load_manifest_for(folder: Path, role: str) -> Manifest:

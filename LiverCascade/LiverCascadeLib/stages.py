@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from .findings import Finding
-from .fusing import Answer, fuse
+from .fusing import Answer, Opinion, fuse
 from .geometry import Box, Grid, resample
 from .located import Located
 from .models import Manifest
@@ -103,6 +106,12 @@ class CanonicalStage:
 
     def refine(self, volume: Volume, box: Box, located: Located, wishes: Wishes, progress: Progress) -> Answer:
         """See :meth:`Stage.refine`."""
+        opinion = self.opinion(volume, box, located, wishes, progress)
+        progress.stage("fuse")
+        return fuse([opinion], volume.grid.crop(box), wishes.entropy)
+
+    def opinion(self, volume: Volume, box: Box, located: Located, wishes: Wishes, progress: Progress) -> Opinion:
+        """What the network says of a box, on its own grid; arguments as for :meth:`Stage.refine`."""
         crop = volume.grid.crop(box)
         grid = crop.canonical(self.manifest.spacing_mm)
         ct = resample(volume.array[box.slices], crop, grid, AIR_HU)
@@ -112,6 +121,67 @@ class CanonicalStage:
         calibration = self.manifest.calibration
         asked = calibration.features if calibration is not None else ()
         self.keep_spread = wishes.entropy or "mirror_spread" in asked
-        probability = self.predict(ct, prior, grid, progress)
+        return Opinion(self.predict(ct, prior, grid, progress), grid, self.spread)
+
+
+class Chain:
+    """Refine models of the project's own, one after another, coarse to fine: together one stage.
+
+    Each is told by the one before where the liver is, instead of by the locate stage: a coarse one sees more of the
+    surroundings in its windows, a fine one more of the surface. The answer is the mean of all that tell the classes of
+    the last one apart; the others only hand over.
+
+    Args:
+        members: coarse to fine; the last one's margin and calibration count.
+    """
+
+    def __init__(self, members: Sequence[CanonicalStage]):
+        self.members = tuple(members)
+        margin = max(member.manifest.margin_mm for member in members)
+        self.manifest = dataclasses.replace(members[-1].manifest, margin_mm=margin)
+
+    @property
+    def device(self) -> str:
+        """Where the last of them computed last."""
+        return self.members[-1].device
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What any of them had to do."""
+        return [finding for member in self.members for finding in member.findings]
+
+    @property
+    def forward_seconds(self) -> float:
+        """That all of them spent inside their networks."""
+        return sum(member.forward_seconds for member in self.members)
+
+    def forget(self) -> None:
+        """See :meth:`Stage.forget`."""
+        for member in self.members:
+            member.forget()
+
+    def locate(self, volume: Volume, progress: Progress) -> tuple[torch.Tensor, Grid]:
+        """See :meth:`Stage.locate`."""
+        raise TypeError("A chain of models refines what another one has located.")
+
+    def refine(self, volume: Volume, box: Box, located: Located, wishes: Wishes, progress: Progress) -> Answer:
+        """See :meth:`Stage.refine`."""
+        opinions = []
+        for number, member in enumerate(self.members):
+            progress.stage("refine", number, len(self.members))
+            opinion = member.opinion(volume, box, located, wishes, progress)
+            located = dataclasses.replace(located, probability=opinion.probability.sum(dim=0), grid=opinion.grid)
+            opinions.append(opinion)
         progress.stage("fuse")
-        return fuse(probability, grid, crop, self.spread, wishes.entropy)
+        labels = len(opinions[-1].probability)
+        opinions = [opinion for opinion in opinions if len(opinion.probability) == labels]
+        return fuse(opinions, volume.grid.crop(box), wishes.entropy)
+
+
+def chained(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The refine stages of a cascade, with one chain in the place of the project's own models among them."""
+    own = [stage for stage in stages if isinstance(stage, CanonicalStage)]
+    if len(own) < 2:
+        return tuple(stages)
+    chain = Chain(sorted(own, key=lambda stage: -math.prod(stage.manifest.spacing_mm)))
+    return tuple(chain if stage is own[0] else stage for stage in stages if stage is own[0] or stage not in own)

@@ -75,7 +75,7 @@ def apply_calibration(models: Path, calibration: Calibration) -> None:
 def _case(number: int, cascade: Cascade, data: Path, folder: Path, seed: int) -> dict:
     """What the cascade found on one scan; from its file, where it was run already."""
     path, scan_path = folder / f"case-{number:03d}.json", folder / f"scan-{number:03d}.npz"
-    weights = [stage.manifest.weights_sha256 for stage in (cascade.locate, cascade.refine)]
+    weights = cascade.weights
     if path.exists():
         case = json.loads(path.read_text(encoding="utf-8"))
         if (case["seed"], case["weights"]) == (seed, weights):

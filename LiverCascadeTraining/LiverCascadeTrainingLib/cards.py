@@ -50,7 +50,7 @@ each candidate. Candidates were made and kept by what they did on the other case
 4. after `refine-patchy`, the weights above.
 """
 # What is known about the models that come with the extension, and about no other.
-_EMBEDDED = {"livercascade-locate-1", "livercascade-refine-1"}
+_EMBEDDED = {"livercascade-locate-1", "livercascade-context-1", "livercascade-refine-1"}
 
 
 def write_card(folder: Path) -> None:
@@ -94,7 +94,7 @@ def card_text(manifest: Manifest) -> str:
 
 Dice is 2 |P ∩ R| / (|P| + |R|) on the grid of the input; HD95 the 95th percentile of the distances between both
 surfaces. A reference lesion counts as found when its IoU with all predicted lesions that touch it is above 0.1; a
-predicted lesion that touches none is false. Figures of the whole cascade, both models together.
+predicted lesion that touches none is false. Figures of the whole cascade, all models together.
 {_confidence(manifest)}{proof_sections(manifest.measured)}
 ## Limits
 

@@ -12,6 +12,7 @@ import numpy as np
 from LiverCascadeLib.cascade import Options, load_cascade, segment
 from LiverCascadeLib.errors import InputError
 from LiverCascadeLib.models import load_manifest
+from LiverCascadeLib.models.cascade_file import read_cascade
 from LiverCascadeLib.resources import RESOURCES
 from LiverCascadeLib.volume import Volume, read_labels, read_volume
 
@@ -91,7 +92,7 @@ def _ircadb(folder: Path) -> Reference:
 
 
 def measure_models(models: Path, data: Path) -> dict[str, dict]:
-    """Runs the cascade in ``models`` on all :func:`references`, and writes figures and cards to its two models.
+    """Runs the cascade in ``models`` on all :func:`references`, and writes figures and cards to its models.
 
     Args:
         models: folder with the models ``locate`` and ``refine``.
@@ -109,9 +110,9 @@ def measure_models(models: Path, data: Path) -> dict[str, dict]:
         rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
         cases[name] = {"note": reference.note, **rounded}
         print(f"{name}: {cases[name]}", flush=True)
-    for role in ("locate", "refine"):
-        manifest = load_manifest(models / role)
+    for folder in read_cascade(models).folders:
+        manifest = load_manifest(folder)
         measured = {**manifest.measured, "date": datetime.date.today().isoformat(), "cascade": cases}
-        dataclasses.replace(manifest, measured=measured).save(models / role)
-        write_card(models / role)
+        dataclasses.replace(manifest, measured=measured).save(folder)
+        write_card(folder)
     return cases

@@ -58,7 +58,6 @@ def segment_test_part(data: Path, layout: str, split: Path, models: Path, output
     """
     from LiverCascadeLib.cascade import Options, load_cascade
     from LiverCascadeLib.errors import InputError
-    from LiverCascadeLib.models import load_manifest
     from LiverCascadeTrainingLib.data.layouts import find_studies
     from LiverCascadeTrainingLib.data.reading import StudyError
     from LiverCascadeTrainingLib.data.splits import load_split
@@ -72,7 +71,7 @@ def segment_test_part(data: Path, layout: str, split: Path, models: Path, output
         gone = sorted(wanted - {study.name for study in studies})
         raise InputError(f"{len(gone)} cases of the test part are not in {data}: {', '.join(gone[:5])}.")
     cascade, choices = load_cascade(models, Options(device=device, force=True)), Options(device=device, force=True)
-    mark = " ".join(load_manifest(models / role).weights_sha256 for role in ("locate", "refine"))
+    mark = " ".join(cascade.weights)
     output.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, study in enumerate(studies, start=1):

@@ -160,9 +160,10 @@ def _run_embedded(options: argparse.Namespace) -> int:
 
 def _embedded() -> list[Any]:
     from ..models import load_manifest
+    from ..models.cascade_file import read_cascade
     from ..resources import EMBEDDED_MODELS
 
-    return [load_manifest(EMBEDDED_MODELS / role) for role in ROLES]
+    return [load_manifest(folder) for folder in read_cascade(EMBEDDED_MODELS).folders]
 
 
 def _run_list(options: argparse.Namespace) -> int:

@@ -42,16 +42,17 @@ def read_cascade(path: Path) -> CascadeFile:
 
     Args:
         path: a ``cascade.json``, a folder that holds one, or a folder with the model folders ``locate`` and
-            ``refine``, and ``classify`` if there is to be a gate.
+            ``refine``, ``context`` for a coarser one that works before ``refine``, and ``classify`` if there is to be
+            a gate.
 
     Raises:
         ModelError: ``cascade.json`` cannot be read or is not valid.
     """
     file = path / CASCADE_NAME if path.is_dir() else path
     if not file.is_file() or file.name == MANIFEST_NAME:
-        folder = path
-        classify = folder / "classify"
-        return CascadeFile(folder / "locate", (folder / "refine",), classify if classify.is_dir() else None)
+        context, classify = path / "context", path / "classify"
+        refine = (path / "refine", *([context] if context.is_dir() else []))
+        return CascadeFile(path / "locate", refine, classify if classify.is_dir() else None)
     content = read_json(file, f"There is no {CASCADE_NAME} at {file.parent}.")
     problems = list(_problems(content))
     if problems:

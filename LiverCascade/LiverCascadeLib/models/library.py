@@ -25,7 +25,7 @@ from ..resources import EMBEDDED_MODELS
 from .cascade_file import CASCADE_NAME, SCHEMA_VERSION, read_cascade, write_json
 from .catalogue import Catalogue, load_catalogue
 from .download import digest_of, discard
-from .stage_file import ROLES, STAGE_NAME, StageFile, read_stage_file
+from .stage_file import STAGE_NAME, StageFile, read_stage_file
 
 FOLDER_VARIABLE = "LIVERCASCADE_MODELS"
 EMBEDDED = "embedded"
@@ -273,21 +273,25 @@ class Library:
         except ModelError as error:
             return KnownCascade(folder.name, folder.name, str(error), (), ("a cascade.json that is valid",))
         members = [member.resolve() for member in (found.locate, *found.refine)]
-        names = tuple(EMBEDDED if EMBEDDED_MODELS.resolve() in member.parents else member.name for member in members)
+        names = [EMBEDDED if EMBEDDED_MODELS.resolve() in member.parents else member.name for member in members]
+        # The embedded models that refine are one for the user.
+        names = (names[0], *dict.fromkeys(names[1:]))
         missing = tuple(name for name in names if name != EMBEDDED and name not in there)
         return KnownCascade(folder.name, found.title or folder.name, "", names, missing)
 
     def _write_cascade(self, cascade_id: str, title: str, intended_use: str, members: Sequence[str]) -> Path:
-        def where(name: str, role: str) -> str:
-            return str(EMBEDDED_MODELS / role) if name == EMBEDDED else f"../../stages/{name}"
+        embedded = read_cascade(EMBEDDED_MODELS)
+
+        def where(name: str, own: Sequence[Path]) -> list[str]:
+            return [str(folder) for folder in own] if name == EMBEDDED else [f"../../stages/{name}"]
 
         content = {
             "schema_version": SCHEMA_VERSION,
             "id": cascade_id,
             "title": title,
             "intended_use": intended_use,
-            "locate": where(members[0], ROLES[0]),
-            "refine": [where(name, ROLES[1]) for name in members[1:]],
+            "locate": where(members[0], [embedded.locate])[0],
+            "refine": [folder for name in members[1:] for folder in where(name, embedded.refine)],
             "classify": None,
         }
         path = self.path_of(cascade_id)

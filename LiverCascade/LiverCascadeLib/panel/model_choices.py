@@ -11,9 +11,9 @@ from slicer.i18n import tr as _
 
 from ..errors import LiverCascadeError
 from ..models import Manifest, load_manifest
+from ..models.cascade_file import read_cascade
 from ..models.catalogue import CatalogueModel, in_megabytes
 from ..models.library import KnownCascade, Library
-from ..models.stage_file import ROLES
 from ..resources import EMBEDDED_MODELS
 
 
@@ -47,7 +47,8 @@ class ModelChoice:
         Raises:
             ModelError: there is no pair of valid models.
         """
-        manifests = [load_manifest(folder / role) for role in ROLES]
+        found = read_cascade(folder)
+        manifests = [load_manifest(model) for model in (found.locate, *reversed(found.refine))]
         title = manifests[-1].title
         if folder == EMBEDDED_MODELS:
             title = _("Embedded ({id})").format(id=manifests[-1].id)

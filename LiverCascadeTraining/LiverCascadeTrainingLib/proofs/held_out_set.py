@@ -24,7 +24,7 @@ from ..lesions import LesionRanges
 from ..names import SettingError, check_number
 from ..training.config import read_yaml
 from ..training.reading import plain, settings_from
-from .records import Records, into_card, weights_of, write_json
+from .records import Records, into_card, write_json
 
 PROOF = "held_out"
 SUMMARY_JSON, SUMMARY_MD = "held-out.json", "held-out.md"
@@ -175,7 +175,7 @@ def run_held_out(request: Request, say: Callable[[str], None] = print) -> dict:
 def records_of(request: Request, cascade: Cascade) -> Records:
     """Where results are kept."""
     config = request.config
-    key = {"weights": weights_of(cascade), "scans": identity_of(config), "overlap": config.overlap}
+    key = {"weights": cascade.weights, "scans": identity_of(config), "overlap": config.overlap}
     return Records(request.folder / "cases", key)
 
 

@@ -10,16 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from LiverCascadeLib.cascade import Cascade
 from LiverCascadeLib.errors import InputError
 from LiverCascadeLib.models import load_manifest
 
 from ..cards import write_card
-
-
-def weights_of(cascade: Cascade) -> list[str]:
-    """SHA-256 of the weights of both networks."""
-    return [stage.manifest.weights_sha256 for stage in (cascade.locate, cascade.refine)]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ..evaluation import dice
 from ..measure import Reference, reference
 from ..names import check_name
 from .perturbations import PERTURBATIONS, Perturbation
-from .records import Records, into_card, weights_of, write_json
+from .records import Records, into_card, write_json
 
 PROOF = "robustness"
 TABLE_JSON, TABLE_MD = "robustness.json", "robustness.md"
@@ -69,13 +69,13 @@ def run_robustness(request: Request, say: Callable[[str], None] = print) -> dict
         the content of ``robustness.json``, see :func:`tabulated`.
     """
     cascade = load_cascade(request.models, Options(device=request.device))
-    records = Records(request.folder / "runs", {"weights": weights_of(cascade)})
+    records = Records(request.folder / "runs", {"weights": cascade.weights})
     results = {}
     for case in request.cases:
         results[case] = _case(case, request, cascade, records, say)
     table = {
         "date": datetime.date.today().isoformat(),
-        "weights": weights_of(cascade),
+        "weights": cascade.weights,
         **tabulated(results, request.perturbations),
     }
     write_json(request.folder / TABLE_JSON, {**table, "runs": results})
