@@ -113,6 +113,11 @@ train-default: setup
 	step refine refine-tune --start-from "$(RUNS)/refine/refine"; \
 	step refine refine-priors --start-from "$(RUNS)/refine-tune/refine" --locate "$(MODELS)/locate"; \
 	step refine refine-patchy --start-from "$(RUNS)/refine-priors/refine" --locate "$(MODELS)/locate"; \
+	first="$(RUNS)/first"; \
+	"$$train" export "$(RUNS)/locate/locate" --to "$$first/locate"; \
+	"$$train" export "$(RUNS)/refine-patchy/refine" --to "$$first/refine"; \
+	"$$train" bodies --data "$(DATA)" --cache "$(RUNS)/cases" --models "$$first"; \
+	step refine context --start-from "$$first/refine" --locate "$$first/locate"; \
 	deliver refine-patchy refine; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
