@@ -14,6 +14,8 @@ CARD = "MODEL_CARD.md"
 _PURPOSE = {
     "locate": "Finds the liver on a whole CT at low resolution, so that a refine model can work inside its box.",
     "refine": "Segments liver and lesions inside the box that a locate model found.",
+    "livercascade-context-1": "Segments liver and lesions inside the box that a locate model found, coarsely, in "
+    "wide windows, before a refine model.",
     "classify": "Says whether a located liver holds lesions at all, as a gate for what a refine model finds in it.",
 }
 _FEATURES = {
@@ -50,7 +52,7 @@ each candidate. Candidates were made and kept by what they did on the other case
 4. after `refine-patchy`, the weights above.
 """
 # What is known about the models that come with the extension, and about no other.
-_EMBEDDED = {"livercascade-locate-1", "livercascade-context-1", "livercascade-refine-1"}
+_EMBEDDED = {"livercascade-locate-1", "livercascade-context-1", "livercascade-refine-1", "livercascade-refine-2"}
 
 
 def write_card(folder: Path) -> None:
@@ -66,11 +68,12 @@ def card_text(manifest: Manifest) -> str:
     sources = "\n".join(f"* {line}" for line in manifest.training_data) or "* not recorded"
     embedded = manifest.id in _EMBEDDED
     history, limits = (_EMBEDDED_HISTORY, _EMBEDDED_LIMITS) if embedded else ("", _LIMITS)
+    purpose = _PURPOSE.get(manifest.id, _PURPOSE[manifest.role])
     kind = "of MONAI" if embedded else "network"
     return f"""\
 # {manifest.title}
 
-{_PURPOSE[manifest.role]}
+{purpose}
 
 **{manifest.intended_use}**
 
