@@ -403,6 +403,10 @@ def test_a_model_that_the_users_cascade_needs_stays(stocked, tmp_path):
     lesions = "totalsegmentator-liver-lesions"
     path = stocked.combine("mine", "My own", "embedded", [lesions])
     assert read_cascade(path).locate == EMBEDDED_MODELS / "locate"
+    both = stocked.combine("both", "Both", "embedded", ["embedded", lesions])
+    assert [folder.name for folder in read_cascade(both).refine] == ["refine", "context", lesions]
+    assert next(c for c in stocked.cascades() if c.id == "both").members == ("embedded", "embedded", lesions)
+    stocked.remove("both")
     mine = stocked.cascades()[-1]
     assert mine.id == "mine" and mine.title == "My own" and mine.members == ("embedded", lesions)
     assert stocked.cascade_path("mine") == path

@@ -28,6 +28,7 @@ from LiverCascadeLib.findings import Finding, Severity
 from LiverCascadeLib.lesions.measurements import LIVER_MEASUREMENTS, MEASUREMENTS
 from LiverCascadeLib.lesions.remnant import future_liver_remnant
 from LiverCascadeLib.models import load_manifest
+from LiverCascadeLib.models.cascade_file import read_cascade
 from LiverCascadeLib.report.document import ReaderText
 from LiverCascadeLib.report.html import Pictures, render_html
 from LiverCascadeLib.report.identity import StudyIdentity
@@ -71,7 +72,7 @@ def page(assessment, identity=IDENTITY, text=None, **more) -> str:
 
 
 def provenance() -> dict:
-    manifests = [load_manifest(EMBEDDED_MODELS / role) for role in ("locate", "refine")]
+    manifests = [load_manifest(folder) for folder in read_cascade(EMBEDDED_MODELS).folders]
     models = [
         {"id": m.id, "role": m.role, "version": m.version, "sha256": m.weights_sha256, "device": "cpu"}
         for m in manifests
