@@ -53,17 +53,20 @@ def test_each_model_is_told_by_the_one_before_where_the_liver_is():
     assert (first > 0.5).sum() * np.prod(COARSE) > 2 * (prior > 0.5).sum() * np.prod(FINE)
 
 
-def test_the_answer_is_the_mean_of_all_that_tell_the_same_classes():
+def test_the_mean_decides_what_is_liver_and_the_surest_what_is_lesion():
     grid = Grid((6, 5, 4), np.diag([2.0, 2.0, 2.0, 1.0]))
 
     def opinion(liver, lesion):
         return Opinion(torch.stack([torch.full(grid.shape, liver), torch.full(grid.shape, lesion)]), grid)
 
-    both = fuse([opinion(0.2, 0.75), opinion(0.6, 0.1)], grid)
-    assert np.allclose(both.lesion, 0.425, atol=1e-3)
-    assert (both.classes == 2).all(), "0.425 of lesion against 0.4 of liver"
-    alone = fuse([opinion(0.6, 0.1)], grid)
-    assert (alone.classes == 1).all()
+    both = fuse([opinion(0.2, 0.6), opinion(0.6, 0.0)], grid)
+    assert np.allclose(both.lesion, 0.7 * 0.75, atol=1e-3)
+    assert (both.classes == 2).all(), "three quarters of what is liver is lesion, says the first"
+    assert (fuse([opinion(0.6, 0.0)], grid).classes == 1).all()
+    outside = fuse([opinion(0.2, 0.6), opinion(0.1, 0.0)], grid)
+    assert (outside.classes == 0).all(), "a lesion where together they see no liver is none"
+    alone = fuse([Opinion(torch.full((1, *grid.shape), p), grid) for p in (0.9, 0.3)], grid)
+    assert (alone.classes == 1).all() and alone.lesion is None
 
 
 def test_a_model_without_lesions_hands_over_and_has_no_say():

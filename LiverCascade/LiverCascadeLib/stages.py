@@ -128,8 +128,8 @@ class Chain:
     """Refine models of the project's own, one after another, coarse to fine: together one stage.
 
     Each is told by the one before where the liver is, instead of by the locate stage: a coarse one sees more of the
-    surroundings in its windows, a fine one more of the surface. The answer is the mean of all that tell the classes of
-    the last one apart; the others only hand over.
+    surroundings in its windows, a fine one more of the surface. The answer is that of all that tell the classes of the
+    last one apart, see :func:`.fusing.fuse`; the others only hand over.
 
     Args:
         members: coarse to fine; the last one's margin and calibration count.
