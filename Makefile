@@ -105,10 +105,10 @@ train-default: setup
 	    --accelerator cpu --no-export "$$@"; \
 	}; \
 	deliver() { \
-	  "$$train" export "$(RUNS)/$$1/$$2" --to "$(MODELS)/$$2" --sources "$(CONFIGS)/default-sources.json"; \
+	  "$$train" export "$(RUNS)/$$1/$$2" --to "$(MODELS)/$$3" --sources "$(CONFIGS)/default-sources$$4.json"; \
 	}; \
 	step locate locate; \
-	deliver locate locate; \
+	deliver locate locate locate; \
 	step refine refine; \
 	step refine refine-tune --start-from "$(RUNS)/refine/refine"; \
 	step refine refine-priors --start-from "$(RUNS)/refine-tune/refine" --locate "$(MODELS)/locate"; \
@@ -118,7 +118,8 @@ train-default: setup
 	"$$train" export "$(RUNS)/refine-patchy/refine" --to "$$first/refine"; \
 	"$$train" bodies --data "$(DATA)" --cache "$(RUNS)/cases" --models "$$first"; \
 	step refine context --start-from "$$first/refine" --locate "$$first/locate"; \
-	deliver refine-patchy refine; \
+	deliver refine-patchy refine refine; \
+	deliver context refine context -reviewed; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 

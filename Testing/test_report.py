@@ -164,7 +164,8 @@ def test_no_lesion_is_said_plainly_with_what_the_model_was_shown_to_find():
 
 def test_figures_of_detection_come_from_scans_that_were_not_trained_on():
     cases = load_manifest(EMBEDDED_MODELS / "refine").measured["cascade"].values()
-    unseen = [case for case in cases if not case["note"].startswith("TRAINED ON")]
+    unseen = [case for case in cases if "TRAINED ON" not in case["note"] and "CHOSEN" not in case["note"]]
+    assert 0 < len(unseen) < len(cases)
     hit, n = (sum(case[key] for case in unseen) for key in ("hit_ge10", "lesions_ge10"))
     assert f"find {hit} of {n} lesions" in detection_sentence(provenance(), Texts())
 

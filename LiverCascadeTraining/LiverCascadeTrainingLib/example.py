@@ -36,7 +36,7 @@ def oblique_grid(center_ras: np.ndarray) -> Grid:
     return Grid(SIZE, affine)
 
 
-def make_example(folder: Path, seed: int = 15) -> None:
+def make_example(folder: Path, seed: int = 16) -> None:
     """Writes ``synthetic_abdomen.nii.gz`` and ``synthetic_abdomen_truth.nii.gz`` (1 liver, 2, 3, … lesions).
 
     Args:
@@ -60,7 +60,7 @@ def make_example(folder: Path, seed: int = 15) -> None:
     palette = _portal_venous(rng)
     hu = paint(painted, palette, spacing, rng, generator)
     hu, lesions = add_lesions(
-        hu, mask, spacing, LesionRanges((7.0, 17.0), 1.0, 4.0, bright_chance=0.0), rng, generator
+        hu, mask, spacing, LesionRanges((10.0, 20.0), 1.0, 4.0, bright_chance=0.0), rng, generator
     )
     hu = scan(hu, spacing, rng, generator).round().clamp(-1024, 3071)
     truth, _ = clean((mask.byte() + lesions.byte()).numpy(), grid, CleanUp(8, 300.0))

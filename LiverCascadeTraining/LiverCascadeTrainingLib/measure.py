@@ -64,7 +64,7 @@ def reference(data: Path, name: str) -> Reference:
         sample = RESOURCES / "SampleData"
         truth, _ = read_labels(sample / "synthetic_abdomen_truth.nii.gz")
         volume = read_volume(sample / "synthetic_abdomen.nii.gz")
-        return Reference(volume, truth, "synthetic, not trained on", True)
+        return Reference(volume, truth, "synthetic, not trained on; CHOSEN to have lesions that are found", True)
     if not (data / name).exists():
         raise InputError(f"There is no folder {data / name}. Name the folder that holds the real cases.")
     if name == HELD_OUT:
