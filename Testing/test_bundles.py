@@ -34,7 +34,7 @@ def crop_of(path: Path, folder: Path, box: tuple[slice, slice, slice]) -> Path:
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory) -> Path:
-    return crop_of(EXAMPLE, tmp_path_factory.mktemp("example"), (slice(30, 94), slice(20, 84), slice(16, 56)))
+    return crop_of(EXAMPLE, tmp_path_factory.mktemp("example"), (slice(40, 104), slice(40, 104), slice(16, 56)))
 
 
 @pytest.fixture(scope="module", params=[name for name in FORMS if name != "transformer"])

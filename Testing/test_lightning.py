@@ -64,6 +64,7 @@ def test_the_committed_configurations_are_valid():
     paths = [path for path in sorted(CONFIGURATIONS.glob("*.yaml")) if "classify" not in path.stem]
     roles = {path.stem: load_run_config(path).role for path in paths}
     assert roles == {
+        "default-context": "refine",
         "default-locate": "locate",
         "default-refine": "refine",
         "default-refine-patchy": "refine",
@@ -76,6 +77,7 @@ def test_the_committed_configurations_are_valid():
         "small-locate": "locate",
         "small-plain": "locate",
         "small-refine": "refine",
+        "trial-refine-handed": "refine",
         "trial-refine-real": "refine",
         "trial-refine-trust": "refine",
     }
@@ -247,8 +249,8 @@ def test_training_lowers_the_loss_and_draws_curves_and_pictures(places, tmp_path
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     network = {"arguments": {**small_content()["network"]["arguments"], "channels": [8, 16], "dropout": 0.0}}
-    training = {"steps": 160, "log_every": 1, "precision": "bf16", "checkpoint_every": 50}
-    config = small_config(training=training, validation={"every": 80}, network=network)
+    training = {"steps": 320, "log_every": 1, "precision": "bf16", "checkpoint_every": 50}
+    config = small_config(training=training, validation={"every": 160}, network=network)
     fit(config, tmp_path, places, HERE)
     rows = read_metrics(tmp_path / "metrics.csv")
     losses = [float(row["loss"]) for row in rows if row["loss"]]
@@ -259,8 +261,8 @@ def test_training_lowers_the_loss_and_draws_curves_and_pictures(places, tmp_path
     assert {"training/loss", "training/loss_dice", "training/learning_rate", "validation/dice"} <= set(
         events.Tags()["scalars"]
     )
-    assert [e.step for e in events.Scalars("validation/dice")] == [80, 160]
-    assert [e.step for e in events.Images("overlay")] == [80, 160]
+    assert [e.step for e in events.Scalars("validation/dice")] == [160, 320]
+    assert [e.step for e in events.Images("overlay")] == [160, 320]
     assert events.Images("sweep")[-1].encoded_image_string[:6] == b"GIF89a"
     with Image.open(tmp_path / "sweeps" / "step0000160.gif") as sweep:
         assert sweep.n_frames > 8

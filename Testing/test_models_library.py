@@ -539,7 +539,7 @@ def test_the_list_names_embedded_installed_and_available_models(library, tmp_pat
     assert "dataset003-liver (nnUNetTrainer" in said(capsys, "list")
     record = json.loads(said(capsys, "list", "--json"))
     assert record["installed"][0]["structures"] == {"liver": [1, 2], "lesion": [2]}
-    assert len(record["embedded"]) == 2 and len(record["available"]) == len(load_catalogue().models)
+    assert len(record["embedded"]) == 3 and len(record["available"]) == len(load_catalogue().models)
 
 
 def test_models_are_imported_combined_verified_and_removed(library, tmp_path, capsys, own_signals):
