@@ -32,6 +32,7 @@ _EMBEDDED_LIMITS = """\
   distorted liver, devices in the liver.
 * The network that finds lesions cannot tell benign from malignant. A mask does not prove a tumor, and an empty mask
   does not exclude one. Small lesions are missed more often than large ones.
+* On unenhanced scans that show the heart, much of it was taken for liver, on both that were looked at. Correct it.
 * CT only, in Hounsfield units. Not MR, not ultrasound, not cone-beam CT.
 * One expert's labels, or another program's, stand behind the figures; on so few cases they show that the path works,
   not how well it will do elsewhere."""
