@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -33,9 +33,6 @@ from .stages import Stage, Wishes, chained
 from .steps import exhausted
 from .structures import Structures
 from .volume import Volume
-
-if TYPE_CHECKING:
-    pass
 
 GATE_MODES = ("off", "mark", "drop")
 

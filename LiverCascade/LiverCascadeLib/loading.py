@@ -40,11 +40,9 @@ def load_stage(folder: Path, role: str, options: StageOptions) -> Stage:
     Raises:
         ModelError: there is no model, it is damaged, it has another role, or it is of a kind that is not run here.
     """
-    if (folder / MANIFEST_NAME).is_file():
-        manifest = load_manifest_for(folder, role)
-        return NetworkPredictor(manifest, options.device, options.overlap, thorough=options.thorough)
-    model = _stage_file(folder, role)
-    _check_role(folder, model.role, role)
+    model = _described(folder, role)
+    if isinstance(model, Manifest):
+        return NetworkPredictor(model, options.device, options.overlap, thorough=options.thorough)
     if model.format == "nnunet":
         return NnUnetStage(model, options.device, options.faithful, options.thorough, options.overlap)
     return BundleStage(model, options.device, options.faithful, options.overlap)
@@ -58,10 +56,7 @@ def check_models(found: CascadeFile) -> None:
     """
     for role, folders in (("locate", [found.locate]), ("refine", found.refine)):
         for folder in folders:
-            if (folder / MANIFEST_NAME).is_file():
-                load_manifest_for(folder, role)
-            else:
-                _check_role(folder, _stage_file(folder, role).role, role)
+            _described(folder, role)
     if found.classify is not None:
         load_manifest_for(found.classify, "classify")
 
@@ -75,6 +70,15 @@ def load_manifest_for(folder: Path, role: str) -> Manifest:
     manifest = load_manifest(folder)
     _check_role(folder, manifest.role, role)
     return manifest
+
+
+def _described(folder: Path, role: str) -> Manifest | StageFile:
+    """What the model in ``folder`` says of itself, with the right role."""
+    if (folder / MANIFEST_NAME).is_file():
+        return load_manifest_for(folder, role)
+    model = _stage_file(folder, role)
+    _check_role(folder, model.role, role)
+    return model
 
 
 def _stage_file(folder: Path, role: str) -> StageFile:
