@@ -118,8 +118,11 @@ train-default: setup
 	"$$train" export "$(RUNS)/refine-patchy/refine" --to "$$first/refine"; \
 	"$$train" bodies --data "$(DATA)" --cache "$(RUNS)/cases" --models "$$first"; \
 	step refine context --start-from "$$first/refine" --locate "$$first/locate"; \
+	step locate locate-reviewed --start-from "$$first/locate"; \
+	deliver locate-reviewed locate locate -reviewed; \
+	step refine context-lesions --start-from "$(RUNS)/context/refine" --locate "$(MODELS)/locate"; \
 	deliver refine-patchy refine refine; \
-	deliver context refine context -reviewed; \
+	deliver context-lesions refine context -reviewed; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 

@@ -15,7 +15,7 @@ from LiverCascadeTrainingLib.cases import _save, load_cases
 from LiverCascadeTrainingLib.evaluation import compare, compare_files, dice, lesion_counts, surface_distance_95
 from LiverCascadeTrainingLib.lesions import LesionRanges, add_lesions
 from LiverCascadeTrainingLib.looks import LESION, LIVER, LIVER_OR_LESION, SampleSpec
-from LiverCascadeTrainingLib.losses import cascade_loss, soft_dice_loss
+from LiverCascadeTrainingLib.losses import cascade_loss, missed_lesions, soft_dice_loss
 from LiverCascadeTrainingLib.painting import blur, draw_palette
 from LiverCascadeTrainingLib.phantom import phantom_organs
 from LiverCascadeTrainingLib.priors import PriorBank, imitate_prior
@@ -243,6 +243,39 @@ def test_false_lesions_cost_more_when_they_are_weighed_and_unknown_ones_do_not()
     assert torch.isclose(added(false, target), 2 * torch.log1p(torch.tensor(512 / 500)), atol=1e-3)
     assert added(right, target) < 1e-3
     assert added(false, torch.full_like(target, LIVER_OR_LESION)) < 1e-3
+
+
+def test_a_missed_small_lesion_counts_by_its_diameter_beside_a_large_one():
+    lesion = torch.zeros(2, 20, 20, 20)
+    lesion[0, 2:10, 2:10, 2:10] = 1
+    lesion[0, 14:18, 14:18, 14:18] = 1
+    large, both = torch.zeros_like(lesion), lesion.clone()
+    large[0, 2:10, 2:10, 2:10] = 1
+    # Diameters of 8 and 4: the small one is a third of what is to be found, though a ninth of the voxels.
+    assert float(missed_lesions(large, lesion)) == pytest.approx(1 / 3, abs=1e-6)
+    assert float(missed_lesions(both, lesion)) == pytest.approx(0, abs=1e-6)
+    assert float(missed_lesions(0.25 * both, lesion)) == pytest.approx(0.75, abs=1e-6)
+    assert float(missed_lesions(both, torch.zeros_like(lesion))) == 0
+
+
+def test_missed_lesions_teach_a_network_that_false_ones_silence():
+    target = torch.full((1, 24, 24, 24), LIVER)
+    target[:, 2:16, 2:16, 2:16], target[:, 19:22, 19:22, 19:22] = LESION, LESION
+    small = target.eq(LESION)
+    small[:, :18] = False
+    slopes = []
+    for weight in (0.0, 1.0):
+        # The large lesion is found; of the small one the network is unsure, and of as much of the liver around it.
+        logits = torch.full((1, 3, 24, 24, 24), -6.0)
+        logits[:, 1] = 6.0
+        logits[:, 1, 2:16, 2:16, 2:16], logits[:, 2, 2:16, 2:16, 2:16] = -6.0, 6.0
+        logits[:, 1:, 18:23, 18:23, 18:23] = 0.0
+        logits.requires_grad_()
+        cascade_loss(logits, target, false_lesion_weight=0.5, missed_lesion_weight=weight).backward()
+        unsure = torch.zeros_like(small)
+        unsure[:, 18:23, 18:23, 18:23] = True
+        slopes.append(float(logits.grad[:, 2][unsure].sum()))
+    assert slopes[0] > 0 > slopes[1]
 
 
 def test_a_gentle_prior_is_nearly_right_and_a_harsh_one_is_not(cache):

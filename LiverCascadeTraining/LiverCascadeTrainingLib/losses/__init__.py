@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .build import LOSSES, Loss, build_loss, loss_settings
-from .cascade import cascade_loss, soft_dice_loss
+from .cascade import cascade_loss, missed_lesions, soft_dice_loss
 from .questions import Question, ask_labels, ask_segments
 from .terms import signed_distances
 
@@ -16,6 +16,7 @@ __all__ = [
     "build_loss",
     "cascade_loss",
     "loss_settings",
+    "missed_lesions",
     "signed_distances",
     "soft_dice_loss",
 ]

@@ -231,7 +231,9 @@ def _boundary(
     return [*whole, ("boundary", boundary_weight, _With(boundary, settings))]
 
 
-def _cascade(*, lesion_weight: float = 2.0, false_lesion_weight: float = 0.0) -> list:
+def _cascade(
+    *, lesion_weight: float = 2.0, false_lesion_weight: float = 0.0, missed_lesion_weight: float = 0.0
+) -> list:
     return [("cascade", 1.0, None)]
 
 
