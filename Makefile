@@ -105,24 +105,24 @@ train-default: setup
 	    --accelerator cpu --no-export "$$@"; \
 	}; \
 	deliver() { \
-	  "$$train" export "$(RUNS)/$$1/$$2" --to "$(MODELS)/$$3" --sources "$(CONFIGS)/default-sources$$4.json"; \
+	  "$$train" export "$(RUNS)/$$1/$$2" --to "$(MODELS)/$$3" --sources "$(CONFIGS)/default-sources.json"; \
 	}; \
+	first="$(RUNS)/first"; \
 	step locate locate; \
-	deliver locate locate locate; \
+	"$$train" export "$(RUNS)/locate/locate" --to "$$first/locate"; \
 	step refine refine; \
 	step refine refine-tune --start-from "$(RUNS)/refine/refine"; \
-	step refine refine-priors --start-from "$(RUNS)/refine-tune/refine" --locate "$(MODELS)/locate"; \
-	step refine refine-patchy --start-from "$(RUNS)/refine-priors/refine" --locate "$(MODELS)/locate"; \
-	first="$(RUNS)/first"; \
-	"$$train" export "$(RUNS)/locate/locate" --to "$$first/locate"; \
+	step refine refine-priors --start-from "$(RUNS)/refine-tune/refine" --locate "$$first/locate"; \
+	step refine refine-patchy --start-from "$(RUNS)/refine-priors/refine" --locate "$$first/locate"; \
 	"$$train" export "$(RUNS)/refine-patchy/refine" --to "$$first/refine"; \
 	"$$train" bodies --data "$(DATA)" --cache "$(RUNS)/cases" --models "$$first"; \
 	step refine context --start-from "$$first/refine" --locate "$$first/locate"; \
 	step locate locate-reviewed --start-from "$$first/locate"; \
-	deliver locate-reviewed locate locate -reviewed; \
+	deliver locate-reviewed locate locate; \
 	step refine context-lesions --start-from "$(RUNS)/context/refine" --locate "$(MODELS)/locate"; \
-	deliver refine-patchy refine refine; \
-	deliver context-lesions refine context -reviewed; \
+	step refine refine-lesions --start-from "$$first/refine" --locate "$(MODELS)/locate"; \
+	deliver refine-lesions refine refine; \
+	deliver context-lesions refine context; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 

@@ -23,9 +23,6 @@ ROMAN = {
     f"{COUINAUD}{number}": f"{COUINAUD}{roman}"
     for number, roman in enumerate(("I", "II", "III", "IV", "V", "VI", "VII", "VIII"), start=1)
 }
-# Of several opinions, how much the last one, whose grid is the finest, has to say on lesion's share of the liver. On
-# synthetic scans equal says lost a lesion in five, and the last one alone had more false ones.
-LAST_SAY = 0.8
 # What the values of an answer mean where a network tells liver from lesion and nothing else.
 LIVER_AND_LESION: Mapping[int, str] = {LIVER_LABEL: "liver", LESION_CLASS: "lesion"}
 
@@ -86,8 +83,8 @@ class Opinion:
 def fuse(opinions: Sequence[Opinion], crop: Grid, with_entropy: bool = False) -> Answer:
     """Classes on the input grid: probabilities are resampled and put together, then decided once.
 
-    Liver and lesion together decide what is liver; inside it the larger of the two decides the class. Of several
-    opinions the mean decides what is liver; lesion's share of it is mostly the last one's, see :data:`LAST_SAY`.
+    Liver and lesion together decide what is liver; inside it the larger of the two decides the class. Several opinions
+    count the same: the mean of their probabilities decides.
 
     Args:
         opinions: of networks that tell the same classes apart; the last one's spread counts.
@@ -128,19 +125,13 @@ def fuse(opinions: Sequence[Opinion], crop: Grid, with_entropy: bool = False) ->
 def _together(
     slabs: Sequence[torch.Tensor], sizes: Sequence[int], labels: int
 ) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
-    """Probability of each label, and the last opinion's spread if it has one."""
+    """Mean probability of each label, and the last opinion's spread if it has one."""
     ends = np.cumsum(sizes)
     opinions = [slabs[end - size : end - size + labels] for size, end in zip(sizes, ends, strict=True)]
     spread = slabs[ends[-1] - sizes[-1] + labels :]
     if len(opinions) == 1:
         return opinions[0], spread
-    totals = [sum(parts) for parts in opinions]
-    total = sum(totals) / len(totals)
-    if labels == 1:
-        return [total], spread
-    shares = [parts[1] / own.clamp(min=1e-3) for parts, own in zip(opinions, totals, strict=True)]
-    share = LAST_SAY * shares[-1] + (1 - LAST_SAY) * sum(shares[:-1]) / (len(shares) - 1)
-    return [total * (1 - share), total * share], spread
+    return [sum(parts) / len(opinions) for parts in zip(*opinions, strict=True)], spread
 
 
 def answer_of(
