@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from ..looks import BACKGROUND, LESION, LIVER_OR_LESION
+from .terms import instance_sums
 
 
 def soft_dice_loss(probability: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -31,16 +31,11 @@ def missed_lesions(probability: torch.Tensor, lesion: torch.Tensor) -> torch.Ten
     Returns:
         0…1; 0 where there is no lesion.
     """
-    from scipy import ndimage
-
     missed, counted = probability.sum() * 0.0, 0.0
     for chance, mask in zip(probability.flatten(1), lesion.gt(0).cpu().numpy(), strict=True):
-        numbers, count = ndimage.label(mask, np.ones((3, 3, 3)))
-        places = torch.from_numpy(numbers.ravel()).to(chance.device, torch.int64)
-        sizes = torch.bincount(places, minlength=count + 1)[1:].to(chance.dtype)
-        found = torch.zeros(count + 1, device=chance.device, dtype=chance.dtype).index_add(0, places, chance)[1:]
+        sums, sizes = instance_sums(chance, mask)
         diameters = sizes ** (1 / 3)
-        missed = missed + (diameters * (1 - found / sizes)).sum()
+        missed = missed + (diameters * (1 - sums[1:] / sizes)).sum()
         counted += float(diameters.sum())
     return missed / max(counted, 1e-6)
 

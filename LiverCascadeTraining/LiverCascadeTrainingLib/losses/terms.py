@@ -89,6 +89,24 @@ def tversky(
     return _mean(1 - score, counts, question)
 
 
+def instance_sums(values: torch.Tensor, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums of values inside each connected component of a mask; voxels touch by faces, edges or corners.
+
+    Args:
+        values: of all voxels, [k · j · i] or [j · i].
+        mask: bool, [k, j, i] or [j, i].
+
+    Returns:
+        (sums outside the mask and inside its n components, [1 + n]; voxels of each component, [n]).
+    """
+    from scipy import ndimage
+
+    numbers, count = ndimage.label(mask, np.ones((3,) * mask.ndim))
+    places = torch.from_numpy(numbers.ravel()).to(values.device, torch.int64)
+    sums = torch.zeros(count + 1, device=values.device, dtype=values.dtype).index_add(0, places, values)
+    return sums, torch.bincount(places, minlength=count + 1).to(values.dtype)[1:]
+
+
 def blobs(question: Question, label: int = -1, smooth: float = 1.0) -> torch.Tensor:
     """Dice of each instance of a label alone, mean over instances and then over cases: small lesions count as large.
 
@@ -102,20 +120,15 @@ def blobs(question: Question, label: int = -1, smooth: float = 1.0) -> torch.Ten
         label: channel whose instances count; -1 is the last one, the lesions.
         smooth: s, in voxels.
     """
-    from scipy import ndimage
-
     label %= question.log_p.shape[1]
     known = question.known[:, label]
     p = (question.log_p[:, label].exp() * known).flatten(1)
     masks = (question.truth[:, label] > 0).cpu().numpy()
     losses = []
     for case in torch.nonzero(question.active[:, label]).flatten().tolist():
-        numbers, count = ndimage.label(masks[case], np.ones((3,) * masks[case].ndim))
-        if not count:
+        inside, sizes = instance_sums(p[case], masks[case])
+        if not len(sizes):
             continue
-        places = torch.from_numpy(numbers.ravel()).to(p.device, torch.int64)
-        inside = torch.zeros(count + 1, device=p.device).index_add(0, places, p[case])
-        sizes = torch.bincount(places, minlength=count + 1).to(inside.dtype)[1:]
         score = (2 * inside[1:] + smooth) / (inside[1:] + inside[0] + sizes + smooth)
         losses.append((1 - score).mean())
     return torch.stack(losses).mean() if losses else question.nothing
