@@ -121,8 +121,12 @@ train-default: setup
 	deliver locate-reviewed locate locate; \
 	step refine context-lesions --start-from "$(RUNS)/context/refine" --locate "$(MODELS)/locate"; \
 	step refine refine-lesions --start-from "$$first/refine" --locate "$(MODELS)/locate"; \
-	deliver refine-lesions refine refine; \
-	deliver context-lesions refine context; \
+	"$$train" export "$(RUNS)/context-lesions/refine" --to "$$first/context"; \
+	"$$train" export "$(RUNS)/refine-lesions/refine" --to "$$first/refine-lesions"; \
+	step refine context-contrast --start-from "$$first/context" --locate "$(MODELS)/locate"; \
+	step refine refine-contrast --start-from "$$first/refine-lesions" --locate "$(MODELS)/locate"; \
+	deliver refine-contrast refine refine; \
+	deliver context-contrast refine context; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 

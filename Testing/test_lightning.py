@@ -65,10 +65,12 @@ def test_the_committed_configurations_are_valid():
     roles = {path.stem: load_run_config(path).role for path in paths}
     assert roles == {
         "default-context": "refine",
+        "default-context-contrast": "refine",
         "default-context-lesions": "refine",
         "default-locate": "locate",
         "default-locate-reviewed": "locate",
         "default-refine": "refine",
+        "default-refine-contrast": "refine",
         "default-refine-lesions": "refine",
         "default-refine-patchy": "refine",
         "default-refine-priors": "refine",

@@ -24,7 +24,9 @@ from scipy import ndimage
 from tiny_models import save_model
 
 MOVED = np.array([[1.0, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-SPEC = SampleSpec((2.0, 2.0, 3.0), (32, 32, 16), (-175.0, 250.0), with_prior=True, with_lesions=True, real_share=0.5)
+SPEC = SampleSpec(
+    (2.0, 2.0, 3.0), (32, 32, 16), (-175.0, 250.0), ("ct", "liver_probability"), with_lesions=True, real_share=0.5
+)
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +198,7 @@ def test_a_liver_that_may_hide_lesions_gets_made_ones_where_that_is_wanted(cache
 
 
 def test_a_locate_sample_has_one_channel_and_one_label(cache):
-    spec = dataclasses.replace(SPEC, with_prior=False, with_lesions=False, spacing_mm=(4.0, 4.0, 4.0))
+    spec = dataclasses.replace(SPEC, inputs=("ct",), with_lesions=False, spacing_mm=(4.0, 4.0, 4.0))
     samples = SampleSet(load_cases(cache), spec, seed=4)
     seen = set()
     for index in range(12):

@@ -619,7 +619,7 @@ def test_synthetic_bodies_are_a_source_among_others(cache, tmp_path):
     _save(tmp_path, "body", "synthetic", tissue, None, (4.0, 4.0, 4.0), True)
     hu = rng.normal(60, 10, tissue.shape).astype(np.int16)
     _save(tmp_path, "real", "real", hu, (tissue == Tissue.LIVER).astype(np.uint8), (4.0, 4.0, 4.0), False)
-    like = SampleSpec((6.0, 6.0, 6.0), (16, 16, 16), (-175.0, 250.0), False, True, real_share=0.5)
+    like = SampleSpec((6.0, 6.0, 6.0), (16, 16, 16), (-175.0, 250.0), ("ct",), True, real_share=0.5)
     bodies = SyntheticSource(SampleSet(load_cases(tmp_path), like, 1))
     cases = PatchDataset(cache, cache.names, PatchSpec((16, 16, 16)), 1)
     mixed = MixedDataset([cases, bodies], [3, 1], seed=2, length=60)

@@ -6,6 +6,7 @@ import itertools
 import time
 from typing import TYPE_CHECKING
 
+from .channels import network_channels
 from .errors import ResourceError
 from .geometry import Grid
 from .ladder import Laddered, MemoryLadder
@@ -147,7 +148,7 @@ class NetworkPredictor(Laddered, CanonicalStage):
     def _predict(self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress) -> torch.Tensor:
         import torch
 
-        image = self._channels(ct, prior)
+        image = network_channels(self.manifest.inputs, self.manifest.window_hu, ct, prior)
         patch = self.manifest.patch_size[::-1]
         padding = [max(0, p - n) for p, n in zip(patch, grid.shape, strict=True)]
         # Zero is air after windowing; padded on both sides so that the body stays in the middle of the window.
@@ -185,16 +186,6 @@ class NetworkPredictor(Laddered, CanonicalStage):
     @staticmethod
     def _window(corner: tuple[int, int, int], patch: tuple[int, int, int]) -> tuple[slice, ...]:
         return (slice(None), *(slice(c, c + p) for c, p in zip(corner, patch, strict=True)))
-
-    def _channels(self, ct: torch.Tensor, prior: torch.Tensor | None) -> torch.Tensor:
-        """The network's input channels [c, k, j, i]: HU windowed to 0…1, and the prior where the model takes one."""
-        import torch
-
-        low, high = self.manifest.window_hu
-        channels = [((ct - low) / (high - low)).clamp_(0, 1)]
-        if "liver_probability" in self.manifest.inputs:
-            channels.append(torch.zeros_like(ct) if prior is None else prior)
-        return torch.stack(channels)
 
     def _forward(self, windows: torch.Tensor, with_spread: bool = False) -> torch.Tensor:
         """Foreground probabilities [batch, labels - 1, k, j, i] of windows [batch, channels, k, j, i].

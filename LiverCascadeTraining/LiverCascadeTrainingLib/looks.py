@@ -25,7 +25,7 @@ class SampleSpec:
         spacing_mm: along (R, A, S).
         patch_size: along (R, A, S).
         window_hu: clipped to and scaled to 0…1.
-        with_prior: add a second channel that imitates the locate network's probability.
+        inputs: channels, see :mod:`LiverCascadeLib.channels`; 'liver_probability' imitates the locate network's.
         with_lesions: distinguish lesions; otherwise everything is liver.
         real_share: share of samples from real CTs.
         negative_share: share of samples without a liver (phantoms, heads, limbs).
@@ -42,7 +42,7 @@ class SampleSpec:
     spacing_mm: tuple[float, float, float]
     patch_size: tuple[int, int, int]
     window_hu: tuple[float, float]
-    with_prior: bool
+    inputs: tuple[str, ...]
     with_lesions: bool
     real_share: float = 0.4
     negative_share: float = 0.05

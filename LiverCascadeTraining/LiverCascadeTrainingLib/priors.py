@@ -10,14 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from LiverCascadeLib.cascade import Options, locate_liver
+from LiverCascadeLib.channels import liver_density
 from LiverCascadeLib.geometry import Grid
 from LiverCascadeLib.progress import Progress
 from LiverCascadeLib.stages import Stage
 from LiverCascadeLib.volume import Volume
 
 from .cases import AIR_HU, Case
-from .looks import LESION, SampleSpec, look_up, offsets, scan_of
+from .looks import LESION, LIVER, LIVER_OR_LESION, SampleSpec, look_up, offsets, scan_of
 from .painting import blur, torch_noise
+
+# Voxels from which parenchyma in a patch says how dense the liver is.
+_LEAST_PARENCHYMA = 1000
 
 
 def imitate_prior(
@@ -56,6 +60,22 @@ def _blob(shape: tuple[int, int, int], spacing: Sequence[float], rng: np.random.
     distance = (offsets(shape, spacing) - torch.tensor(center)).norm(dim=-1)
     height = float(rng.choice([-1, 1]) * rng.uniform(4, 12))
     return height * torch.exp(-0.5 * (distance / float(rng.uniform(5, 16))) ** 2)
+
+
+def density_in_patch(hu: torch.Tensor, target: torch.Tensor, prior: torch.Tensor, rng: np.random.Generator) -> float:
+    """The liver's density in HU, as the engine would find it in the whole liver, which a patch does not show.
+
+    A lesion that fills the patch is not the liver's density, so known parenchyma counts first. What is found differs
+    by a few HU from what the engine finds.
+
+    Args:
+        hu: of the patch, float32 [k, j, i].
+        target: of the patch, as in :class:`.samples.SampleSet`.
+        prior: located liver probability of the patch.
+    """
+    parenchyma = (target == LIVER) | (target == LIVER_OR_LESION)
+    liver = parenchyma if int(parenchyma.sum()) >= _LEAST_PARENCHYMA else prior > 0.5
+    return liver_density(hu, liver) + float(rng.normal(0, 5))
 
 
 class PriorBank:

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from LiverCascadeLib.channels import liver_contrast, windowed
 
 from .cases import AIR_HU, Case
 from .looks import BACKGROUND, LIVER, SampleSpec, no_liver, scan_of, source_positions
-from .priors import PriorBank, imitate_prior
+from .priors import PriorBank, density_in_patch, imitate_prior
 
 
 class SampleSet(torch.utils.data.Dataset):
@@ -52,13 +53,14 @@ class SampleSet(torch.utils.data.Dataset):
         else:
             hu, target = scan_of(case, position, spec, rng, generator)
         hu, target = _cut_field_of_view(hu, target, rng)
-        low, high = spec.window_hu
-        channels = [((hu - low) / (high - low)).clamp(0, 1)]
-        if spec.with_prior:
-            channels.append(self._prior(index, case, position, target, rng, generator))
+        channels = {"ct": windowed(hu, spec.window_hu)}
+        if "liver_probability" in spec.inputs:
+            prior = channels["liver_probability"] = self._prior(index, case, position, target, rng, generator)
+            if "liver_contrast" in spec.inputs:
+                channels["liver_contrast"] = liver_contrast(hu, density_in_patch(hu, target, prior, rng))
         if not spec.with_lesions:
             target = target.clamp(max=LIVER)
-        return torch.stack(channels), target.to(torch.uint8)
+        return torch.stack([channels[name] for name in spec.inputs]), target.to(torch.uint8)
 
     def _draw(self, rng, generator) -> tuple[Case | None, torch.Tensor | None]:
         """A case and where in it the patch lies; no case for a sample without a liver."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..channels import INPUTS
 from ..errors import ModelError
 from . import calibration as calibrations
 from .calibration import Calibration
@@ -16,7 +17,6 @@ from .networks import ARCHITECTURES
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 ROLES = ("locate", "refine", "classify")
-INPUTS = ("ct", "liver_probability")
 # Channels of a classify model, and what its 'gate' says of how it is to be used.
 CLASSES = {"no_lesion": 0, "lesion": 1}
 MASKS, LEVELS = ("soft", "binary"), ("slice", "case")
@@ -33,7 +33,8 @@ class Manifest:
         title: name shown to the user.
         architecture: name from the allow-list of :mod:`.networks`.
         arguments: keyword arguments of the architecture; plain JSON values.
-        inputs: what the channels hold, in order: 'ct' and, for refine models, 'liver_probability'.
+        inputs: what the channels hold, in order: 'ct' and, for refine models, 'liver_probability' and
+            'liver_contrast', see :mod:`..channels`.
         labels: channel of the softmax output by name; 'background' is 0, 'liver' is the parenchyma where there is also
             a 'lesion' channel. For classify models :data:`CLASSES`.
         spacing_mm: voxel spacing of the network's grid along (R, A, S).

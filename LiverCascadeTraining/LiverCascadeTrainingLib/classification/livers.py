@@ -234,7 +234,7 @@ def _imitated(liver: np.ndarray, grid: Grid, name: str) -> np.ndarray:
     spacing = tuple(float(max(_LOCATE_MM, s)) for s in grid.canonical().spacing)
     coarse = grid.canonical(spacing)
     target = (resample(liver.astype(np.uint8), grid, coarse, 0) > 0.5).to(torch.uint8) * LIVER
-    spec = SampleSpec(spacing, coarse.size, (-175.0, 250.0), False, False)
+    spec = SampleSpec(spacing, coarse.size, (-175.0, 250.0), ("ct",), False)
     return resample(imitate_prior(target, spec, rng, generator), coarse, grid, 0.0).numpy()
 
 
@@ -292,7 +292,7 @@ def make_liver(case: Case, look: int, config: ClassifyConfig, stage: Stage | Non
     axes = [torch.arange(int(n)) * float(t / s) for n, t, s in zip(shape, spacing, case.spacing, strict=True)]
     position = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).float()
     spec = SampleSpec(
-        tuple(spacing[::-1].tolist()), tuple(shape[::-1].tolist()), (-175.0, 250.0), False, True, lesions=lesions
+        tuple(spacing[::-1].tolist()), tuple(shape[::-1].tolist()), (-175.0, 250.0), ("ct",), True, lesions=lesions
     )
     hu, target = scan_of(case, position, spec, rng, generator)
     array = hu.round().clamp(AIR_HU, 3071).to(torch.int16).numpy()

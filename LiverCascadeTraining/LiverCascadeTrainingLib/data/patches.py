@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from LiverCascadeLib.channels import INPUTS, liver_contrast
 from LiverCascadeLib.errors import InputError
 
 from ..lesions import LesionRanges, add_lesions
 from ..looks import SampleSpec
-from ..priors import imitate_prior
+from ..priors import density_in_patch, imitate_prior
 from .augmentation import (
     AugmentationSpec,
     Look,
@@ -28,7 +29,6 @@ from .layouts import GROUPS, LESION
 from .sampling import Sampler, SamplingSpec
 
 KINDS = ("3d", "2.5d", "2d")
-INPUTS = ("ct", "liver_probability")
 PRIORS = ("imitated", "located", "mixed")
 # A locate network works at about this spacing: its imitation need not be finer.
 _PRIOR_MM = 3.0
@@ -40,7 +40,7 @@ class PatchSpec:
 
     Attributes:
         patch_size: voxels along (R, A, S); the last is 1 for '2d' and '2.5d'.
-        inputs: 'ct', and for refine networks 'liver_probability'.
+        inputs: 'ct', and for refine networks 'liver_probability' and, by choice, 'liver_contrast'.
         window_hu: clipped to and scaled to 0…1.
         kind: '3d' gives [c, k, j, i]; '2d' one axial slice [c, j, i]; '2.5d' a stack of axial slices as channels,
             [c · stack, j, i], all slices of the first input, then all of the second.
@@ -78,7 +78,9 @@ class PatchSpec:
         if self.kind == "2.5d" and (self.stack < 3 or self.stack % 2 == 0):
             raise InputError(f"stack is {self.stack}; expected an odd number of slices, 3 or more.")
         if self.inputs[:1] != ("ct",) or any(name not in INPUTS for name in self.inputs):
-            raise InputError(f"inputs is {self.inputs!r}; expected 'ct', and by choice 'liver_probability'.")
+            raise InputError(f"inputs is {self.inputs!r}; expected 'ct', and by choice more of {', '.join(INPUTS)}.")
+        if "liver_contrast" in self.inputs and "liver_probability" not in self.inputs:
+            raise InputError("inputs has 'liver_contrast' without 'liver_probability', which says where the liver is.")
         if self.prior not in PRIORS:
             raise InputError(f"prior is {self.prior!r}; expected one of {', '.join(PRIORS)}.")
         if self.window_hu[0] >= self.window_hu[1]:
@@ -315,10 +317,14 @@ class Finisher:
         hu = self._moved([s.image for s in samples], samples, where, AIR_HU)
         target = self._moved([s.labels for s in samples], samples, where, 0, nearest=True).to(torch.uint8)
         self._cut(hu, target, looks)
-        channels = [windowed(change_values(hu, looks, self._spacing), spec.window_hu, looks)]
+        hu = change_values(hu, looks, self._spacing)
+        channels = {}
         if "liver_probability" in spec.inputs:
-            channels.append(self._priors(samples, target, where))
-        image = torch.stack(channels, dim=1)
+            channels["liver_probability"] = self._priors(samples, target, where)
+        if "liver_contrast" in spec.inputs:
+            channels["liver_contrast"] = self._contrasts(hu, target, channels["liver_probability"], looks)
+        channels["ct"] = windowed(hu, spec.window_hu, looks)
+        image = torch.stack([channels[name] for name in spec.inputs], dim=1)
         batch: dict[str, Any] = {"image": image, "target": target}
         if spec.couinaud:
             blocks = [np.zeros_like(s.labels) if s.couinaud is None else s.couinaud for s in samples]
@@ -372,6 +378,15 @@ class Finisher:
                 if hu is not None:
                     hu[number, part] = AIR_HU
 
+    @staticmethod
+    def _contrasts(
+        hu: torch.Tensor, target: torch.Tensor, priors: torch.Tensor, looks: Sequence[Look]
+    ) -> torch.Tensor:
+        """Densities around each liver's own: float32 [n, k, j, i]."""
+        rngs = [np.random.default_rng([look.seed, 1]) for look in looks]
+        shown = zip(hu, target, priors, rngs, strict=True)
+        return torch.stack([liver_contrast(one, density_in_patch(one, *rest)) for one, *rest in shown])
+
     def _priors(self, samples: Sequence[RawSample], target: torch.Tensor, where: torch.Tensor | None) -> torch.Tensor:
         """The second channel of each sample, located or imitated: float32 [n, k, j, i]."""
         result = torch.empty(target.shape, device=self.device)
@@ -394,7 +409,7 @@ class Finisher:
         interpolate = torch.nn.functional.interpolate
         coarse = interpolate(target[None, None].float(), size=small, mode="nearest-exact")[0, 0].to("cpu", torch.uint8)
         spacing = tuple(s * n / m for s, n, m in zip(self._spacing, shape, small, strict=True))
-        like = SampleSpec(spacing[::-1], small[::-1], self.spec.window_hu, True, True)
+        like = SampleSpec(spacing[::-1], small[::-1], self.spec.window_hu, INPUTS[:2], True)
         gentle = sample.number < self.spec.gentle_prior_until
         prior = imitate_prior(coarse, like, rng, generator, gentle).to(self.device)
         return interpolate(prior[None, None], size=shape, mode="trilinear", align_corners=False)[0, 0]

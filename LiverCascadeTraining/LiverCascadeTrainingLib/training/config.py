@@ -74,6 +74,7 @@ class GridSection:
     Attributes:
         spacing_mm, patch_size: along (R, A, S).
         window_hu, margin_mm, overlap, min_lesion_peak, input_spacing_mm: as in the manifest.
+        liver_contrast: refine models: a third channel shows densities around the liver's own.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -83,6 +84,7 @@ class GridSection:
     overlap: float = 0.5
     min_lesion_peak: float = 0.0
     input_spacing_mm: tuple[tuple[float, float], ...] = ((0.5, 3.0), (0.5, 3.0), (0.5, 7.0))
+    liver_contrast: bool = False
 
     def __post_init__(self) -> None:
         for value in self.spacing_mm:
@@ -310,6 +312,8 @@ class RunConfig:
                 f"training.steps is {self.training.steps}, expected a multiple of validation.every "
                 f"({self.validation.every}) such as {nearest}."
             )
+        if self.grid.liver_contrast and self.role != "refine":
+            raise SettingError("grid.liver_contrast needs to know where the liver is: it is for refine models.")
         if self.couinaud and self.synthetic.share:
             raise SettingError("Synthetic bodies have no Couinaud segments: set synthetic.share to 0.")
         self.architecture()
@@ -339,7 +343,9 @@ class RunConfig:
     @property
     def inputs(self) -> tuple[str, ...]:
         """The network's channels, as in the manifest."""
-        return ("ct", "liver_probability") if self.role == "refine" else ("ct",)
+        if self.role != "refine":
+            return ("ct",)
+        return ("ct", "liver_probability", "liver_contrast")[: 3 if self.grid.liver_contrast else 2]
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -396,7 +402,7 @@ class RunConfig:
             spacing_mm=self.grid.spacing_mm,
             patch_size=self.grid.patch_size,
             window_hu=self.grid.window_hu,
-            with_prior="liver_probability" in self.inputs,
+            inputs=self.inputs,
             with_lesions=self.with_lesions,
             real_share=synthetic.real_share,
             negative_share=synthetic.negative_share,

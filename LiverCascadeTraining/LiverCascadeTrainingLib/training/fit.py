@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -262,14 +263,35 @@ def load_average(module: SegmentationModule, start_from: Path) -> None:
         module.network.load_state_dict(module.average.state_dict())
         return
     manifest = load_manifest(start_from)
-    if (manifest.architecture, manifest.arguments) != module.config.architecture():
+    architecture, arguments = module.config.architecture()
+    wanted = module.config.inputs
+    # A model that knows fewer channels, in the same order, learns the others from nothing.
+    fewer = wanted[: len(manifest.inputs)] == manifest.inputs
+    like = {**arguments, "in_channels": len(manifest.inputs)} if fewer and "in_channels" in arguments else arguments
+    if (manifest.architecture, manifest.arguments) != (architecture, like):
         raise InputError(
             f"{start_from} holds {manifest.architecture} with other arguments than the configuration's "
-            f"{module.config.architecture()[0]}. Start from a model of the same network."
+            f"{architecture}. Start from a model of the same network."
         )
-    weights = load_network(manifest).state_dict()
+    weights = widened(load_network(manifest).state_dict(), module.network.state_dict())
     module.network.load_state_dict(weights)
     module.average.load_state_dict(weights)
+
+
+def widened(weights: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights for a network with more input channels, which at first it does not heed.
+
+    Args:
+        weights: of a network that is the same but for its input channels.
+        like: state of the network that is to get them.
+    """
+    result = {}
+    for name, value in weights.items():
+        result[name] = value
+        if value.shape != like[name].shape:
+            result[name] = torch.zeros_like(like[name])
+            result[name][:, : value.shape[1]] = value
+    return result
 
 
 __all__ = ["DataPlaces", "Machine", "PairedDataset", "RunData", "fit", "load_average", "load_checkpoint"]
