@@ -110,7 +110,7 @@ def known_cases(monkeypatch):
 
     real = robustness.segment
     scan = body_scan()
-    case = Reference(scan.volume, scan.truth.astype(np.uint8), "made up", True)
+    case = Reference(scan.volume, scan.truth.astype(np.uint8), "made up", True, True)
     for module in (robustness, failures):
         monkeypatch.setattr(module, "segment", segment)
         monkeypatch.setattr(module, "load_cascade", lambda models, options: knowing(*LESIONS))

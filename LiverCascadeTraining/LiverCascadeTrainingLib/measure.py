@@ -33,12 +33,14 @@ class Reference:
         labels: 0 background, 1 liver, 2 lesion, [k, j, i] on ``volume.grid``.
         note: what a reader must know about this case: seen in training or not, and what its truth is worth.
         with_lesions: whether the truth tells lesions from liver.
+        independent: neither trained on nor chosen for what is found in it; reports quote such cases alone.
     """
 
     volume: Volume
     labels: np.ndarray
     note: str
     with_lesions: bool
+    independent: bool
 
 
 def references(data: Path) -> Iterator[tuple[str, Reference]]:
@@ -64,7 +66,9 @@ def reference(data: Path, name: str) -> Reference:
         sample = RESOURCES / "SampleData"
         truth, _ = read_labels(sample / "synthetic_abdomen_truth.nii.gz")
         volume = read_volume(sample / "synthetic_abdomen.nii.gz")
-        return Reference(volume, truth, "synthetic, not trained on; CHOSEN to have lesions that are found", True)
+        return Reference(
+            volume, truth, "synthetic, not trained on; CHOSEN to have lesions that are found", True, False
+        )
     if not (data / name).exists():
         raise InputError(f"There is no folder {data / name}. Name the folder that holds the real cases.")
     if name == HELD_OUT:
@@ -74,7 +78,8 @@ def reference(data: Path, name: str) -> Reference:
         volume = read_volume(path)
     labels, grid = read_labels(data / name / label)
     note = "TRAINED ON" + ("; no lesion known" if healthy else "; its lesions are not labeled")
-    return Reference(volume, in_order_of(np.isin(labels, values).astype(np.uint8), grid, volume.grid), note, healthy)
+    liver = in_order_of(np.isin(labels, values).astype(np.uint8), grid, volume.grid)
+    return Reference(volume, liver, note, healthy, False)
 
 
 def _ircadb(folder: Path) -> Reference:
@@ -88,7 +93,7 @@ def _ircadb(folder: Path) -> Reference:
                 labels[values & (labels == 0)] = 1
             else:
                 labels[values] = 2
-    return Reference(volume, labels, "never trained on", True)
+    return Reference(volume, labels, "never trained on", True, True)
 
 
 def measure_models(models: Path, data: Path) -> dict[str, dict]:
@@ -99,7 +104,7 @@ def measure_models(models: Path, data: Path) -> dict[str, dict]:
         data: folder with the real cases; those that are missing are left out.
 
     Returns:
-        figures by case, as :func:`.evaluation.compare` gives them, with a ``note`` each.
+        figures by case, as :func:`.evaluation.compare` gives them, with ``note`` and ``independent`` each.
     """
     options = Options(device="cpu")
     cascade = load_cascade(models, options)
@@ -108,7 +113,7 @@ def measure_models(models: Path, data: Path) -> dict[str, dict]:
         result = segment(reference.volume, cascade, options)
         figures = compare(result.labels, reference.labels, reference.volume.grid, reference.with_lesions)
         rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
-        cases[name] = {"note": reference.note, **rounded}
+        cases[name] = {"note": reference.note, "independent": reference.independent, **rounded}
         print(f"{name}: {cases[name]}", flush=True)
     for folder in read_cascade(models).folders:
         manifest = load_manifest(folder)

@@ -126,10 +126,8 @@ def diameters_text(lesion: AssessedLesion) -> str:
 
 def detection_sentence(provenance: Mapping[str, Any], t: Texts) -> str:
     """The smallest lesions that the model was shown to find, by the figures that its manifest carries."""
-    measured = _measured(provenance)
     # Only scans that were neither trained on nor chosen for what is found in them say what a model finds.
-    notes = ("TRAINED ON", "CHOSEN")
-    cases = [one for one in measured if not any(note in str(one.get("note", notes[0])) for note in notes)]
+    cases = [one for one in _measured(provenance) if one.get("independent") is True]
     large, hit = (sum(int(case.get(key, 0)) for case in cases) for key in ("lesions_ge10", "hit_ge10"))
     all_lesions, all_hit = (sum(int(case.get(key, 0)) for case in cases) for key in ("lesions", "hit"))
     if not large:
