@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from LiverCascadeLib.channels import blur
 from LiverCascadeLib.geometry import Grid
 from LiverCascadeLib.models import load_manifest
 from LiverCascadeLib.stages import CanonicalStage
@@ -16,7 +17,7 @@ from LiverCascadeTrainingLib.evaluation import compare, compare_files, dice, les
 from LiverCascadeTrainingLib.lesions import LesionRanges, add_lesions
 from LiverCascadeTrainingLib.looks import LESION, LIVER, LIVER_OR_LESION, SampleSpec
 from LiverCascadeTrainingLib.losses import cascade_loss, missed_lesions, soft_dice_loss
-from LiverCascadeTrainingLib.painting import blur, draw_palette
+from LiverCascadeTrainingLib.painting import draw_palette
 from LiverCascadeTrainingLib.phantom import phantom_organs
 from LiverCascadeTrainingLib.priors import PriorBank, imitate_prior
 from LiverCascadeTrainingLib.samples import SampleSet

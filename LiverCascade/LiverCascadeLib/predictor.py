@@ -148,7 +148,8 @@ class NetworkPredictor(Laddered, CanonicalStage):
     def _predict(self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress) -> torch.Tensor:
         import torch
 
-        image = network_channels(self.manifest.inputs, self.manifest.window_hu, ct, prior)
+        model = self.manifest
+        image = network_channels(model.inputs, model.window_hu, ct, prior, model.spacing_mm[::-1])
         patch = self.manifest.patch_size[::-1]
         padding = [max(0, p - n) for p, n in zip(patch, grid.shape, strict=True)]
         # Zero is air after windowing; padded on both sides so that the body stays in the middle of the window.

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from LiverCascadeLib.channels import blur
 
-from .painting import blur, torch_noise
+from .painting import torch_noise
 
 
 @dataclass(frozen=True)

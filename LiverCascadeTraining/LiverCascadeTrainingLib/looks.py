@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from LiverCascadeLib.channels import blur
 from torch.nn.functional import grid_sample, interpolate
 
 from .anatomy import Tissue
 from .cases import AIR_HU, Case
 from .lesions import LesionRanges, add_lesions
-from .painting import blur, draw_palette, paint, scan, torch_noise
+from .painting import draw_palette, paint, scan, torch_noise
 
 BACKGROUND, LIVER, LESION, LIVER_OR_LESION = 0, 1, 2, 3
 

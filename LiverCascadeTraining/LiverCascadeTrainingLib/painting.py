@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from LiverCascadeLib.channels import blur
 
 from .anatomy import Tissue
 
@@ -104,25 +105,6 @@ def torch_noise(shape: tuple[int, int, int], scale: float, generator: torch.Gene
     noise = torch.randn((1, 1, *coarse), generator=generator)
     noise = torch.nn.functional.interpolate(noise, size=shape, mode="trilinear", align_corners=True)[0, 0]
     return (noise - noise.mean()) / (noise.std() + 1e-6)
-
-
-def blur(volume: torch.Tensor, sigma: tuple[float, float, float]) -> torch.Tensor:
-    """Gaussian blur of [k, j, i] by ``sigma`` voxels along each axis; 0 leaves an axis alone."""
-    result = volume
-    for axis, s in enumerate(sigma):
-        if s < 0.2:
-            continue
-        reach = max(1, int(np.ceil(2.5 * s)))
-        taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / s) ** 2)
-        pad = [0, 0, 0, 0, 0, 0]
-        pad[4 - 2 * axis] = pad[5 - 2 * axis] = reach
-        padded = torch.nn.functional.pad(result[None, None], pad, mode="replicate")[0, 0]
-        # A handful of shifted sums is faster than a one-channel convolution.
-        size = result.shape[axis]
-        result = padded.narrow(axis, 0, size) * float(taps[0] / taps.sum())
-        for n in range(1, len(taps)):
-            result.add_(padded.narrow(axis, n, size), alpha=float(taps[n] / taps.sum()))
-    return result
 
 
 def paint(

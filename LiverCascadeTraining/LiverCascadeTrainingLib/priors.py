@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from LiverCascadeLib.cascade import Options, locate_liver
-from LiverCascadeLib.channels import liver_density
+from LiverCascadeLib.channels import blur, liver_density
 from LiverCascadeLib.geometry import Grid
 from LiverCascadeLib.progress import Progress
 from LiverCascadeLib.stages import Stage
@@ -18,7 +18,7 @@ from LiverCascadeLib.volume import Volume
 
 from .cases import AIR_HU, Case
 from .looks import LESION, LIVER, LIVER_OR_LESION, SampleSpec, look_up, offsets, scan_of
-from .painting import blur, torch_noise
+from .painting import torch_noise
 
 # Voxels from which parenchyma in a patch says how dense the liver is.
 _LEAST_PARENCHYMA = 1000

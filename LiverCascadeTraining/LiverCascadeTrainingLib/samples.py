@@ -57,7 +57,8 @@ class SampleSet(torch.utils.data.Dataset):
         if "liver_probability" in spec.inputs:
             prior = channels["liver_probability"] = self._prior(index, case, position, target, rng, generator)
             if "liver_contrast" in spec.inputs:
-                channels["liver_contrast"] = liver_contrast(hu, density_in_patch(hu, target, prior, rng))
+                density = density_in_patch(hu, target, prior, rng)
+                channels["liver_contrast"] = liver_contrast(hu, density, spec.spacing_mm[::-1])
         if not spec.with_lesions:
             target = target.clamp(max=LIVER)
         return torch.stack([channels[name] for name in spec.inputs]), target.to(torch.uint8)

@@ -12,10 +12,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from LiverCascadeLib.channels import blur
 from LiverCascadeLib.errors import InputError
 from torch.nn.functional import grid_sample, interpolate
-
-from ..painting import blur
 
 # Knots of the elastic field lie this far apart, in mm.
 _KNOTS_MM = 40.0

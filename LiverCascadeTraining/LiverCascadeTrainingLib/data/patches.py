@@ -378,14 +378,13 @@ class Finisher:
                 if hu is not None:
                     hu[number, part] = AIR_HU
 
-    @staticmethod
     def _contrasts(
-        hu: torch.Tensor, target: torch.Tensor, priors: torch.Tensor, looks: Sequence[Look]
+        self, hu: torch.Tensor, target: torch.Tensor, priors: torch.Tensor, looks: Sequence[Look]
     ) -> torch.Tensor:
         """Densities around each liver's own: float32 [n, k, j, i]."""
         rngs = [np.random.default_rng([look.seed, 1]) for look in looks]
         shown = zip(hu, target, priors, rngs, strict=True)
-        return torch.stack([liver_contrast(one, density_in_patch(one, *rest)) for one, *rest in shown])
+        return torch.stack([liver_contrast(one, density_in_patch(one, *rest), self._spacing) for one, *rest in shown])
 
     def _priors(self, samples: Sequence[RawSample], target: torch.Tensor, where: torch.Tensor | None) -> torch.Tensor:
         """The second channel of each sample, located or imitated: float32 [n, k, j, i]."""

@@ -265,7 +265,7 @@ def load_average(module: SegmentationModule, start_from: Path) -> None:
     manifest = load_manifest(start_from)
     architecture, arguments = module.config.architecture()
     wanted = module.config.inputs
-    # A model that knows fewer channels, in the same order, learns the others from nothing.
+    # A model that knows fewer channels, in the same order, learns the others.
     fewer = wanted[: len(manifest.inputs)] == manifest.inputs
     like = {**arguments, "in_channels": len(manifest.inputs)} if fewer and "in_channels" in arguments else arguments
     if (manifest.architecture, manifest.arguments) != (architecture, like):
@@ -278,18 +278,20 @@ def load_average(module: SegmentationModule, start_from: Path) -> None:
     module.average.load_state_dict(weights)
 
 
-def widened(weights: Mapping[str, torch.Tensor], like: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights for a network with more input channels, which at first it does not heed.
+def widened(weights: Mapping[str, torch.Tensor], fresh: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights for a network with more input channels.
+
+    Begun with nothing, a channel is hardly heeded a thousand steps later; begun in full, it drowns what was learned.
 
     Args:
         weights: of a network that is the same but for its input channels.
-        like: state of the network that is to get them.
+        fresh: of the network that is to get them, as it begins; half of that is what new channels begin with.
     """
     result = {}
     for name, value in weights.items():
         result[name] = value
-        if value.shape != like[name].shape:
-            result[name] = torch.zeros_like(like[name])
+        if value.shape != fresh[name].shape:
+            result[name] = fresh[name] / 2
             result[name][:, : value.shape[1]] = value
     return result
 
