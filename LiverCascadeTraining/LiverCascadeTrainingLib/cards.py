@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
+from LiverCascadeLib.channels import CONTRAST_BLUR_MM, CONTRAST_HU
 from LiverCascadeLib.models import Calibration, Manifest, load_manifest
 
 from .card_proofs import proof_sections
@@ -65,6 +66,12 @@ ones on the cases that it was chosen on (on the calibration's scans it loses 3 r
 _EMBEDDED = {"livercascade-locate-1", "livercascade-context-1", "livercascade-refine-1"}
 
 
+_CONTRAST = (
+    f"; liver_contrast: {CONTRAST_HU / 2:g} HU either side of the located liver's median to 0…1, smoothed by "
+    f"{CONTRAST_BLUR_MM:g} mm"
+)
+
+
 def write_card(folder: Path) -> None:
     """Writes ``MODEL_CARD.md`` beside the manifest in ``folder``."""
     (folder / CARD).write_text(card_text(load_manifest(folder)), encoding="utf-8")
@@ -80,6 +87,7 @@ def card_text(manifest: Manifest) -> str:
     history, limits = (_EMBEDDED_HISTORY, _EMBEDDED_LIMITS) if embedded else ("", _LIMITS)
     purpose = _PURPOSE.get(manifest.id, _PURPOSE[manifest.role])
     kind = "of MONAI" if embedded else "network"
+    contrast = _CONTRAST if "liver_contrast" in manifest.inputs else ""
     return f"""\
 # {manifest.title}
 
@@ -92,7 +100,7 @@ def card_text(manifest: Manifest) -> str:
 | id | `{manifest.id}`, version {manifest.version} |
 | network | {manifest.architecture} {kind}: {", ".join(manifest.inputs)} in, {", ".join(manifest.labels)} out |
 | grid | {spacing} mm, windows of {patch} voxels along R, A, S |
-| intensities | {low:g}…{high:g} HU to 0…1 |
+| intensities | {low:g}…{high:g} HU to 0…1{contrast} |
 | weights | `{manifest.weights_file}`, SHA-256 `{manifest.weights_sha256}` |
 | license of the weights | {manifest.license} |
 | training | {manifest.measured.get("training_steps", "unknown")} steps |
