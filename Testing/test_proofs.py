@@ -186,12 +186,15 @@ def test_the_command_runs_the_embedded_example_and_writes_the_card(tmp_path, cap
     models = tmp_path / "models"
     from tiny_models import save_model
 
-    for role in ("locate", "refine"):
-        save_model(models / role, role, spacing_mm=(12.0, 12.0, 12.0))
+    # With a context model, as the embedded cascade has one: the card names the weights of all three.
+    for name, role in (("locate", "locate"), ("context", "refine"), ("refine", "refine")):
+        save_model(models / name, role, spacing_mm=(12.0, 12.0, 12.0))
     arguments = ["robustness", "--models", str(models), "--data", str(tmp_path), "-o", str(tmp_path / "out")]
     assert cli.main([*arguments, "--cases", "embedded example", "--only", "flip-i", "--apply", "--threads", "1"]) == 0
     assert "1 perturbations of 1 cases" in capsys.readouterr().out
-    assert "## Robustness" in (models / "refine" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    card = (models / "refine" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "## Robustness" in card
+    assert all(load_manifest(models / name).weights_sha256[:12] in card for name in ("locate", "context", "refine"))
 
 
 # --- the synthetic held-out set ---------------------------------------------------------------------------------

@@ -88,8 +88,8 @@ def _pictures(measured: dict[str, Any]) -> str:
 
 
 def _weights(proof: dict[str, Any]) -> str:
-    locate, refine = (digest[:12] for digest in proof["weights"])
-    return f"the locate weights `{locate}` and the refine weights `{refine}`"
+    locate, *refine = (f"`{digest[:12]}`" for digest in proof["weights"])
+    return f"the weights {locate} of the locate model and {' and '.join(refine)} of what refines"
 
 
 def _filled(text: str) -> str:
