@@ -125,8 +125,12 @@ train-default: setup
 	"$$train" export "$(RUNS)/refine-lesions/refine" --to "$$first/refine-lesions"; \
 	step refine context-contrast --start-from "$$first/context" --locate "$(MODELS)/locate"; \
 	step refine refine-contrast --start-from "$$first/refine-lesions" --locate "$(MODELS)/locate"; \
-	deliver refine-contrast refine refine; \
-	deliver context-contrast refine context; \
+	"$$train" export "$(RUNS)/context-contrast/refine" --to "$$first/context-contrast"; \
+	"$$train" export "$(RUNS)/refine-contrast/refine" --to "$$first/refine-contrast"; \
+	step refine context-shaped --start-from "$$first/context-contrast" --locate "$(MODELS)/locate"; \
+	step refine refine-shaped --start-from "$$first/refine-contrast" --locate "$(MODELS)/locate"; \
+	deliver refine-shaped refine refine; \
+	deliver context-shaped refine context; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 

@@ -66,11 +66,13 @@ def test_the_committed_configurations_are_valid():
     assert roles == {
         "default-context": "refine",
         "default-context-contrast": "refine",
+        "default-context-shaped": "refine",
         "default-context-lesions": "refine",
         "default-locate": "locate",
         "default-locate-reviewed": "locate",
         "default-refine": "refine",
         "default-refine-contrast": "refine",
+        "default-refine-shaped": "refine",
         "default-refine-lesions": "refine",
         "default-refine-patchy": "refine",
         "default-refine-priors": "refine",

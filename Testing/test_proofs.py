@@ -13,7 +13,7 @@ from LiverCascadeLib.errors import InputError
 from LiverCascadeLib.geometry import Grid
 from LiverCascadeLib.models import load_manifest
 from LiverCascadeLib.volume import Volume
-from LiverCascadeTrainingLib import cli, held_out, measure
+from LiverCascadeTrainingLib import cli, held_out, livers, measure
 from LiverCascadeTrainingLib.anatomy import Tissue
 from LiverCascadeTrainingLib.cards import card_text
 from LiverCascadeTrainingLib.held_out import HeldOutScan
@@ -379,7 +379,7 @@ def test_tissues_between_voxels_are_those_that_most_neighbors_have():
     tissue = np.kron(rng.integers(0, 24, (3, 4, 5)), np.ones((4, 4, 4))).astype(np.uint8)
     painted = Grid((44, 33, 27), np.diag([0.9, 0.93, 0.87, 1.0]))
     refined = held_out._refined(tissue, painted)
-    axes = [torch.arange(n) * s / held_out.BODY_MM for n, s in zip(painted.shape, (0.87, 0.93, 0.9), strict=True)]
+    axes = [torch.arange(n) * s / livers.BODY_MM for n, s in zip(painted.shape, (0.87, 0.93, 0.9), strict=True)]
     position = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).float()
     # Where two tissues have as many votes, either may win.
     assert (refined == sample_tissues(tissue, position)).float().mean() > 0.98

@@ -15,6 +15,7 @@ from LiverCascadeTrainingLib.anatomy import Tissue, invent_body, smooth_noise
 from LiverCascadeTrainingLib.cases import _save, load_cases
 from LiverCascadeTrainingLib.evaluation import compare, compare_files, dice, lesion_counts, surface_distance_95
 from LiverCascadeTrainingLib.lesions import LesionRanges, add_lesions
+from LiverCascadeTrainingLib.livers import organs_of, with_liver
 from LiverCascadeTrainingLib.looks import LESION, LIVER, LIVER_OR_LESION, SampleSpec
 from LiverCascadeTrainingLib.losses import cascade_loss, missed_lesions, soft_dice_loss
 from LiverCascadeTrainingLib.painting import draw_palette
@@ -149,6 +150,25 @@ def test_mimics_darken_some_of_the_liver_and_are_no_lesions():
         assert not mask.any()
         assert 0 < int(dark[liver].sum()) < 0.5 * int(liver.sum())
         assert float((hu[:, 44:] - 100).abs().max()) < 1
+
+
+def test_the_liver_of_another_patient_takes_the_place_of_the_old_one_and_spares_large_vessels(shared_data):
+    data = shared_data("labels_btcv").parent
+    volume = shared_data("labels_lits_liver") / "segmentation-1.nii.gz"
+    organs = organs_of(sorted((data / "labels_btcv").glob("*.nii.gz"))[0])
+    changed = with_liver(organs, data, 1)
+    labels, grid = read_labels(volume)
+    litres, wanted = (changed == Tissue.LIVER).sum() * 8e-6, (labels > 0).sum() * grid.voxel_volume_mm3 / 1e6
+    assert 0.9 < litres / wanted <= 1.01
+    # Where the slices of both lie can be told by the vessels alone, which stay as they were.
+    first = next(
+        k for k in range(len(organs)) if np.array_equal(organs[k] == Tissue.AORTA, changed[0] == Tissue.AORTA)
+    )
+    kept = organs[first : first + len(changed)]
+    for vessel in (Tissue.AORTA, Tissue.VENA_CAVA, Tissue.PORTAL_VEIN):
+        assert np.array_equal(kept == vessel, changed == vessel) and (changed == vessel).any()
+    domes = [np.nonzero(map_ == Tissue.LIVER)[0].max() for map_ in (kept, changed)]
+    assert domes[0] == domes[1]
 
 
 def test_no_lesions_where_there_is_no_liver():

@@ -17,6 +17,7 @@ from LiverCascadeLib.geometry import resample
 from LiverCascadeLib.volume import read_labels, read_volume
 
 from .anatomy import invent_body
+from .livers import BODY_MM, TRAINING_LIVERS, organs_of, with_liver
 from .reviewed import REVIEWS, reviewed_liver
 
 AIR_HU = -1024
@@ -58,7 +59,7 @@ def prepare(data: Path, cache: Path, bodies_per_map: int = 2, seed: int = 2026) 
     """Makes the cache of cases; what exists already is kept, so that it can be interrupted.
 
     Args:
-        data: folder with ``labels_btcv`` and the real CTs named in :data:`REAL_CASES`.
+        data: folder with ``labels_btcv``, ``labels_lits_liver`` and the real CTs named in :data:`REAL_CASES`.
         cache: where the prepared cases go.
         bodies_per_map: how many bodies are invented around each label map.
         seed: of the invented bodies.
@@ -68,10 +69,9 @@ def prepare(data: Path, cache: Path, bodies_per_map: int = 2, seed: int = 2026) 
         for variant in range(bodies_per_map):
             name = f"btcv_{path.name[:4]}_{variant}"
             if not (cache / f"{name}.json").exists():
-                # The headers' identity affine mirrors the patient: flipped, the first axis grows to the right.
-                labels = read_labels(path)[0][:, :, ::-1].astype(np.uint8)
                 rng = np.random.default_rng([seed, int(path.name[:4]), variant])
-                _save(cache, name, "synthetic", invent_body(labels, 2.0, rng), None, (2.0, 2.0, 2.0), True)
+                _save_body(cache, name, organs_of(path), rng)
+    _prepare_shaped(data, cache, seed)
     for name, (image, label, values, healthy) in REAL_CASES.items():
         if (cache / f"{name}.json").exists() or not (data / name).exists():
             continue
@@ -82,6 +82,22 @@ def prepare(data: Path, cache: Path, bodies_per_map: int = 2, seed: int = 2026) 
         if not label_grid.canonical().is_close(volume.grid.canonical(), 0.5):
             raise ValueError(f"{name}: the label map {label_grid} does not cover the image {volume.grid}.")
         _save_real(cache, name, volume, np.isin(labels, values), label_grid, healthy)
+
+
+def _prepare_shaped(data: Path, cache: Path, seed: int) -> None:
+    """Adds a body around each liver of LiTS that is for training, among organs of other patients."""
+    bodies = sorted((data / "labels_btcv").glob("*.nii.gz"))
+    for number in TRAINING_LIVERS if bodies and (data / "labels_lits_liver").exists() else ():
+        name = f"shaped_{number:03d}"
+        if not (cache / f"{name}.json").exists():
+            rng = np.random.default_rng([seed, number, len(bodies)])
+            organs = organs_of(bodies[int(rng.integers(len(bodies)))])
+            _save_body(cache, name, with_liver(organs, data, number), rng)
+
+
+def _save_body(cache: Path, name: str, organs: np.ndarray, rng: np.random.Generator) -> None:
+    """Invents a body around organs and saves it."""
+    _save(cache, name, "synthetic", invent_body(organs, BODY_MM, rng), None, (BODY_MM,) * 3, True)
 
 
 def prepare_reviewed(data: Path, cache: Path, models: Path) -> None:

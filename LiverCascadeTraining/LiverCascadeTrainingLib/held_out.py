@@ -10,27 +10,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from LiverCascadeLib.geometry import Box, Grid, resample
-from LiverCascadeLib.postprocess import components, largest_component
-from LiverCascadeLib.volume import Volume, read_labels
+from LiverCascadeLib.postprocess import components
+from LiverCascadeLib.volume import Volume
 
 from .anatomy import Tissue, invent_body
 from .lesions import LesionRanges, add_lesions
+from .livers import BODY_MM, HELD_OUT_LIVERS, organs_of, with_liver
 from .painting import draw_palette, paint, scan
 
-# Liver shapes: LiTS 1 … 111, without number 0, of which the image was trained on, and without 28 … 47, which are
-# 3D-IRCADb and for evaluation only.
-LIVERS = tuple(n for n in range(1, 112) if not 28 <= n <= 47)
-BODY_MM = 2.0
 # Painted at this spacing along (k, j, i), close to the refine network's, before the scanner makes slices of it.
 PAINTED_MM = (1.5, 1.0, 1.0)
 # Slice distances of scanners, and how often they are met.
 SLICES_MM = {1.5: 0.3, 2.5: 0.25, 3.0: 0.2, 5.0: 0.25}
-# Body that is scanned above and below the liver.
-AROUND_MM = 36.0
 # Air that is scanned around the body.
 RIM_MM = 10.0
-# What large vessels and kidneys occupy is not liver; other organs make room.
-_STAYS = (Tissue.KIDNEY_RIGHT, Tissue.AORTA, Tissue.VENA_CAVA, Tissue.PORTAL_VEIN)
 LESIONS = LesionRanges((3.0, 35.0), chance=0.9, mean_count=4.0, bright_chance=0.1, patchy_chance=0.4)
 
 
@@ -54,7 +47,7 @@ def make_scan(data: Path, seed: int, number: int, ranges: LesionRanges = LESIONS
 
     Args:
         data: folder with ``labels_btcv`` and ``labels_lits_liver``.
-        seed: of the series. Training uses 2026 … 2029.
+        seed: of the series. Training uses 2020 … 2039.
         number: counts from 0.
         ranges: sizes and counts of lesions.
 
@@ -67,47 +60,13 @@ def make_scan(data: Path, seed: int, number: int, ranges: LesionRanges = LESIONS
     if not bodies:
         raise FileNotFoundError(f"There are no label maps in {data / 'labels_btcv'}.")
     # Shuffled once per seed, so that no liver comes twice before all have come.
-    liver_number = int(np.random.default_rng(seed).permutation(LIVERS)[number % len(LIVERS)])
+    liver_number = int(np.random.default_rng(seed).permutation(HELD_OUT_LIVERS)[number % len(HELD_OUT_LIVERS)])
     body = bodies[int(rng.integers(len(bodies)))]
-    organs = _exchanged(_organs(body), _liver(data / "labels_lits_liver" / f"segmentation-{liver_number}.nii.gz"))
+    organs = with_liver(organs_of(body), data, liver_number)
     tissue = _without_air(invent_body(organs, BODY_MM, rng))
     volume, truth, phase = _scanned(tissue, ranges, rng, generator)
     facts = {"liver": f"LiTS {liver_number}", "body": f"BTCV {body.name[:4]}", "phase": phase}
     return HeldOutScan(volume, truth, {**facts, "spacing_mm": [float(s) for s in volume.grid.spacing]})
-
-
-def _organs(path: Path) -> np.ndarray:
-    """A BTCV label map [k, j, i] along (S, A, R), voxels of 2 mm."""
-    # The headers' identity affine mirrors the patient: flipped, the first axis grows to the right.
-    return read_labels(path)[0][:, :, ::-1].astype(np.uint8)
-
-
-def _liver(path: Path) -> np.ndarray:
-    """A LiTS liver, bool [k, j, i] along (S, A, R), voxels of 2 mm, without anything around."""
-    labels, grid = read_labels(path)
-    target = grid.canonical((BODY_MM,) * 3)
-    mask = largest_component((resample((labels > 0).astype(np.uint8), grid, target, 0) > 0.5).numpy())
-    hits = np.argwhere(mask)
-    return mask[tuple(slice(a, b + 1) for a, b in zip(hits.min(axis=0), hits.max(axis=0), strict=True))]
-
-
-def _exchanged(organs: np.ndarray, liver: np.ndarray) -> np.ndarray:
-    """``organs`` with another liver under the same dome, and with what is scanned around it only."""
-    old = np.argwhere(organs == Tissue.LIVER)
-    new = np.argwhere(liver)
-    # Same dome, same middle within the slices.
-    shift = np.round(old.mean(axis=0) - new.mean(axis=0)).astype(int)
-    shift[0] = old[:, 0].max() - new[:, 0].max()
-    exchanged = np.where(organs == Tissue.LIVER, 0, organs)
-    places = new + shift
-    places = places[((places >= 0) & (places < organs.shape)).all(axis=1)]
-    places = places[~np.isin(exchanged[tuple(places.T)], _STAYS)]
-    mask = np.zeros(organs.shape, bool)
-    mask[tuple(places.T)] = True
-    exchanged[largest_component(mask)] = Tissue.LIVER
-    heights = np.flatnonzero((exchanged == Tissue.LIVER).any(axis=(1, 2)))
-    around = int(AROUND_MM / BODY_MM)
-    return exchanged[max(0, heights[0] - around) : heights[-1] + around + 1]
 
 
 def _without_air(tissue: np.ndarray) -> np.ndarray:

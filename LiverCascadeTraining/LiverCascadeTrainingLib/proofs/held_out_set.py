@@ -15,7 +15,7 @@ from LiverCascadeLib.cascade import Cascade, Options, load_cascade, segment
 from LiverCascadeLib.postprocess import components
 from LiverCascadeLib.report.files import RESEARCH_USE
 
-from .. import anatomy, held_out, lesions, painting
+from .. import anatomy, held_out, lesions, livers, painting
 from ..evaluation import LESION_HIT_IOU, dice
 from ..evaluation.detection import BINS, FoundLesion, find_lesions
 from ..evaluation.pooled import Resampling, mean, ratio
@@ -36,7 +36,7 @@ MOST_FALSE_PER_CASE = 1.0
 # Lobed lesions leave crumbs beside them, down to a single voxel; lesions that were planted measure 5 mm and more.
 LEAST_LESION_MM = 4.0
 # Whoever draws differently makes another set.
-_MAKERS = (anatomy, painting, lesions, held_out)
+_MAKERS = (anatomy, painting, lesions, livers, held_out)
 
 
 @dataclass(frozen=True)
