@@ -20,8 +20,8 @@ _HELD_OUT = (
 )
 _ROBUSTNESS = (
     "Change of the liver's Dice on real CTs that were changed on purpose. A row holds where the Dice drops by 0.02 "
-    "at most on every case, is explained where a finding tells the user what is wrong with the scan, and FAILS "
-    "otherwise (bold). Findings are those that the change brought with it. The reference is changed along with the "
+    "at most on every case, is explained where a finding that the change brought with it tells the user what is wrong "
+    "with the scan, and FAILS otherwise (bold). The reference is changed along with the "
     "scan: with other slices it is resampled, with a smaller field of view it is what is left."
 )
 _PICTURES = (

@@ -147,17 +147,16 @@ def tabulated(results: dict[str, dict[str, dict]], perturbations: Sequence[str])
 
 
 def judged(before: dict, after: dict, reasons: Sequence[str]) -> dict:
-    """One cell: 'holds' where the Dice drops by 0.02 at most, 'explained' where a finding says why it drops, else
-    'FAILS'.
+    """One cell: 'holds' where the Dice drops by 0.02 at most, 'explained' where a new finding says why it drops, else
+    'FAILS'. What the unchanged scan was warned of already explains no drop.
 
     Args:
         before, after: results on the unchanged and on the changed scan.
         reasons: codes of findings that explain a drop.
     """
     drop = round(before["liver_dice"] - after["liver_dice"], 4)
-    telling = [code for code in after["findings"] if code in reasons]
-    verdict = HOLDS if drop <= MOST_DROP else EXPLAINED if telling else FAILS
-    new = [code for code in after["findings"] if code not in before["findings"] or code in telling]
+    new = [code for code in after["findings"] if code not in before["findings"]]
+    verdict = HOLDS if drop <= MOST_DROP else EXPLAINED if set(new) & set(reasons) else FAILS
     return {"drop": drop, "findings": new, "verdict": verdict}
 
 
