@@ -6,7 +6,7 @@ import json
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,13 +65,15 @@ def prepare(data: Path, cache: Path, bodies_per_map: int = 2, seed: int = 2026) 
         seed: of the invented bodies.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    for path in sorted((data / "labels_btcv").glob("*.nii.gz")):
+    maps = sorted((data / "labels_btcv").glob("*.nii.gz"))
+    for path in maps:
         for variant in range(bodies_per_map):
             name = f"btcv_{path.name[:4]}_{variant}"
             if not (cache / f"{name}.json").exists():
                 rng = np.random.default_rng([seed, int(path.name[:4]), variant])
                 _save_body(cache, name, organs_of(path), rng)
-    _prepare_shaped(data, cache, seed)
+    if maps and (data / "labels_lits_liver").exists():
+        _prepare_shaped(data, maps, cache, seed)
     for name, (image, label, values, healthy) in REAL_CASES.items():
         if (cache / f"{name}.json").exists() or not (data / name).exists():
             continue
@@ -84,14 +86,14 @@ def prepare(data: Path, cache: Path, bodies_per_map: int = 2, seed: int = 2026) 
         _save_real(cache, name, volume, np.isin(labels, values), label_grid, healthy)
 
 
-def _prepare_shaped(data: Path, cache: Path, seed: int) -> None:
-    """Adds a body around each liver of LiTS that is for training, among organs of other patients."""
-    bodies = sorted((data / "labels_btcv").glob("*.nii.gz"))
-    for number in TRAINING_LIVERS if bodies and (data / "labels_lits_liver").exists() else ():
+def _prepare_shaped(data: Path, maps: Sequence[Path], cache: Path, seed: int) -> None:
+    """Adds a body around each liver of LiTS that is for training, among the organs of one of ``maps``."""
+    for number in TRAINING_LIVERS:
         name = f"shaped_{number:03d}"
         if not (cache / f"{name}.json").exists():
-            rng = np.random.default_rng([seed, number, len(bodies)])
-            organs = organs_of(bodies[int(rng.integers(len(bodies)))])
+            # The last number is above every variant's, so that no other body is drawn with the same three.
+            rng = np.random.default_rng([seed, number, len(maps)])
+            organs = organs_of(maps[int(rng.integers(len(maps)))])
             _save_body(cache, name, with_liver(organs, data, number), rng)
 
 
