@@ -129,8 +129,12 @@ train-default: setup
 	"$$train" export "$(RUNS)/refine-contrast/refine" --to "$$first/refine-contrast"; \
 	step refine context-shaped --start-from "$$first/context-contrast" --locate "$(MODELS)/locate"; \
 	step refine refine-shaped --start-from "$$first/refine-contrast" --locate "$(MODELS)/locate"; \
-	deliver refine-shaped refine refine; \
-	deliver context-shaped refine context; \
+	"$$train" export "$(RUNS)/context-shaped/refine" --to "$$first/context-shaped"; \
+	"$$train" export "$(RUNS)/refine-shaped/refine" --to "$$first/refine-shaped"; \
+	step refine context-unseen --start-from "$$first/context-shaped" --locate "$(MODELS)/locate"; \
+	step refine refine-unseen --start-from "$$first/refine-shaped" --locate "$(MODELS)/locate"; \
+	deliver refine-unseen refine refine; \
+	deliver context-unseen refine context; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 

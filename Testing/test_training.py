@@ -17,7 +17,7 @@ from LiverCascadeTrainingLib.evaluation import compare, compare_files, dice, les
 from LiverCascadeTrainingLib.lesions import LesionRanges, add_lesions
 from LiverCascadeTrainingLib.livers import organs_of, with_liver
 from LiverCascadeTrainingLib.looks import LESION, LIVER, LIVER_OR_LESION, SampleSpec
-from LiverCascadeTrainingLib.losses import cascade_loss, missed_lesions, soft_dice_loss
+from LiverCascadeTrainingLib.losses import cascade_loss, missed_lesions, soft_dice_loss, unseen_lesions
 from LiverCascadeTrainingLib.painting import draw_palette
 from LiverCascadeTrainingLib.phantom import phantom_organs
 from LiverCascadeTrainingLib.priors import PriorBank, imitate_prior
@@ -299,6 +299,34 @@ def test_missed_lesions_teach_a_network_that_false_ones_silence():
         unsure[:, 18:23, 18:23, 18:23] = True
         slopes.append(float(logits.grad[:, 2][unsure].sum()))
     assert slopes[0] > 0 > slopes[1]
+
+
+def test_a_lesion_that_is_surely_not_seen_is_learned_from_when_unseen_lesions_are_weighed():
+    target = torch.full((1, 24, 24, 24), LIVER)
+    target[:, 4:10, 4:10, 4:10] = LESION
+    pulls = []
+    for weights in ({"missed_lesion_weight": 1.0}, {"unseen_lesion_weight": 1.0}):
+        logits = torch.full((1, 3, 24, 24, 24), -6.0)
+        logits[:, 1] = 0.0
+        logits.requires_grad_()
+        cascade_loss(logits, target, **weights).backward()
+        pulls.append(-float(logits.grad[:, 2][target.eq(LESION)].sum()))
+    # exp(-6) of a mean probability, beside the 0.001 that is added, leaves 70 % of the full slope of 2.
+    assert pulls[1] == pytest.approx(pulls[0] + 2 * 0.71, rel=0.03)
+    assert pulls[0] < 0.1
+
+
+def test_unseen_lesions_count_by_diameter_and_have_a_highest_price():
+    lesion = torch.zeros(1, 20, 20, 20)
+    lesion[0, 2:10, 2:10, 2:10] = 1
+    lesion[0, 14:18, 14:18, 14:18] = 1
+    half = 0.5 * lesion
+    assert float(unseen_lesions(half, lesion)) == pytest.approx(np.log(2), abs=0.003)
+    assert float(unseen_lesions(0 * half, lesion)) == pytest.approx(np.log(1000), abs=1e-3)
+    large = lesion.clone()
+    large[0, 12:] = 0
+    assert float(unseen_lesions(large, lesion)) == pytest.approx(np.log(1000) / 3, abs=2e-3)
+    assert float(unseen_lesions(half, torch.zeros_like(lesion))) == 0
 
 
 def test_a_gentle_prior_is_nearly_right_and_a_harsh_one_is_not(cache):

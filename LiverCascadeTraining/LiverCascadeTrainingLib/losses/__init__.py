@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .build import LOSSES, Loss, build_loss, loss_settings
-from .cascade import cascade_loss, missed_lesions, soft_dice_loss
+from .cascade import cascade_loss, missed_lesions, soft_dice_loss, unseen_lesions
 from .questions import Question, ask_labels, ask_segments
 from .terms import signed_distances
 
@@ -19,4 +19,5 @@ __all__ = [
     "missed_lesions",
     "signed_distances",
     "soft_dice_loss",
+    "unseen_lesions",
 ]

@@ -232,7 +232,11 @@ def _boundary(
 
 
 def _cascade(
-    *, lesion_weight: float = 2.0, false_lesion_weight: float = 0.0, missed_lesion_weight: float = 0.0
+    *,
+    lesion_weight: float = 2.0,
+    false_lesion_weight: float = 0.0,
+    missed_lesion_weight: float = 0.0,
+    unseen_lesion_weight: float = 0.0,
 ) -> list:
     return [("cascade", 1.0, None)]
 

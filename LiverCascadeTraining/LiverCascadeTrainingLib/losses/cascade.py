@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from ..looks import BACKGROUND, LESION, LIVER_OR_LESION
 from .terms import instance_sums
+
+# Added to a mean probability before its logarithm: what cannot be seen at all must not outweigh everything else.
+_LEAST_CHANCE = 1e-3
 
 
 def soft_dice_loss(probability: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
@@ -31,13 +36,35 @@ def missed_lesions(probability: torch.Tensor, lesion: torch.Tensor) -> torch.Ten
     Returns:
         0…1; 0 where there is no lesion.
     """
-    missed, counted = probability.sum() * 0.0, 0.0
+    return _over_lesions(probability, lesion, lambda chance: 1 - chance)
+
+
+def unseen_lesions(probability: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:
+    """Mean over lesions of -log of their mean probability, counted as in :func:`missed_lesions`.
+
+    Dice and :func:`missed_lesions` are straight in the probability, so that what the softmax gives back of their
+    gradient is p (1 - p): a lesion that a network is sure not to see teaches it nothing. This one's is 1 - p.
+
+    Args:
+        probability, lesion: as in :func:`missed_lesions`.
+
+    Returns:
+        0 or more, with natural logarithms; 0 where there is no lesion.
+    """
+    return _over_lesions(probability, lesion, lambda chance: -torch.log(chance + _LEAST_CHANCE))
+
+
+def _over_lesions(
+    probability: torch.Tensor, lesion: torch.Tensor, price: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Mean over lesions, by diameter, of the price of their mean probability."""
+    total, counted = probability.sum() * 0.0, 0.0
     for chance, mask in zip(probability.flatten(1), lesion.gt(0).cpu().numpy(), strict=True):
         sums, sizes = instance_sums(chance, mask)
         diameters = sizes ** (1 / 3)
-        missed = missed + (diameters * (1 - sums[1:] / sizes)).sum()
+        total = total + (diameters * price(sums[1:] / sizes)).sum()
         counted += float(diameters.sum())
-    return missed / max(counted, 1e-6)
+    return total / max(counted, 1e-6)
 
 
 def cascade_loss(
@@ -46,6 +73,7 @@ def cascade_loss(
     lesion_weight: float = 2.0,
     false_lesion_weight: float = 0.0,
     missed_lesion_weight: float = 0.0,
+    unseen_lesion_weight: float = 0.0,
 ) -> torch.Tensor:
     """Cross-entropy + Dice for liver against background, and the same for lesion against the rest where it is known.
 
@@ -58,6 +86,7 @@ def cascade_loss(
             taken for lesions and are none. It weighs a few false voxels almost as much as many, as a reader does.
             Alone it teaches silence: a small lesion gains less in Dice than its unsure voxels cost.
         missed_lesion_weight: weight of :func:`missed_lesions` in the second term.
+        unseen_lesion_weight: weight of :func:`unseen_lesions` in the second term.
     """
     log_probability = torch.log_softmax(logits.float(), dim=1)
     in_liver = target.ne(BACKGROUND).float()
@@ -83,4 +112,6 @@ def cascade_loss(
         lesion_loss = lesion_loss + false_lesion_weight * torch.log1p(false_voxels / 500)
     if missed_lesion_weight:
         lesion_loss = lesion_loss + missed_lesion_weight * missed_lesions(log_lesion.exp(), lesion)
+    if unseen_lesion_weight:
+        lesion_loss = lesion_loss + unseen_lesion_weight * unseen_lesions(log_lesion.exp(), lesion)
     return loss + lesion_weight * lesion_loss
