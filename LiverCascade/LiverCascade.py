@@ -72,6 +72,7 @@ class LiverCascadeParameterNode:
         margin: tissue around the located liver, in mm; 0 takes the model's own.
         minLesionVolume: mm³; a lesion is dropped that is below this and below minLesionVoxels.
         minLesionVoxels: see minLesionVolume.
+        minLesionConfidence: a lesion is dropped that the model is less sure of; 0 takes the model's own limit.
         force: segment also where the values are not those of a CT.
         uncertainty: add a volume that shows where the networks were undecided.
     """
@@ -86,6 +87,7 @@ class LiverCascadeParameterNode:
     margin: Annotated[float, WithinRange(0.0, 60.0)] = 0.0
     minLesionVolume: Annotated[float, WithinRange(0.0, 5000.0)] = 65.0
     minLesionVoxels: Annotated[int, WithinRange(0, 1000)] = 30
+    minLesionConfidence: Annotated[float, WithinRange(0.0, 0.99)] = 0.0
     force: bool = False
     uncertainty: bool = False
 

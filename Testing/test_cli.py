@@ -174,7 +174,8 @@ def test_help_names_files_and_exit_codes(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--overlap", "0.95"], ["--overlap", "-1"], ["--margin", "x"], ["--margin", "inf"]]
+    "arguments",
+    [["--overlap", "0.95"], ["--overlap", "-1"], ["--margin", "x"], ["--margin", "inf"], ["--min-confidence", "1"]],
 )
 def test_values_out_of_range_are_refused_with_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as ended:

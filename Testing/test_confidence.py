@@ -14,6 +14,7 @@ from LiverCascadeLib.geometry import Grid, resample
 from LiverCascadeLib.lesions.confidence import confidences, evidence, slice_distance_mm
 from LiverCascadeLib.models import Calibration, load_manifest
 from LiverCascadeLib.models.calibration import FEATURES
+from LiverCascadeLib.postprocess import CleanUp
 from LiverCascadeLib.progress import Progress
 from LiverCascadeLib.resources import EMBEDDED_MODELS
 from LiverCascadeLib.volume import Volume
@@ -29,9 +30,9 @@ def calibration(**changes) -> Calibration:
     """A valid calibration; its figures mean nothing."""
     values = {
         "features": USUAL,
-        "coefficients": (0.5, 0.3, -2.0, 0.8, -0.4),
+        "coefficients": (0.5, 0.3, 0.6, -2.0, 0.8, -0.4),
         "intercept": -1.0,
-        "ranges": ((-3.0, 5.0), (-1.0, 5.0), (0.0, 1.0), (1.0, 4.5), (0.0, 2.0)),
+        "ranges": ((-3.0, 5.0), (-1.0, 5.0), (-3.0, 4.0), (0.0, 1.0), (1.0, 4.5), (0.0, 2.0)),
         "weights_sha256": "0" * 64,
         "real_iou": 0.1,
         "fitted_on": "nothing at all",
@@ -56,7 +57,8 @@ def test_the_features_of_a_lesion_are_what_a_hand_counts():
     labels = np.zeros((3, 4, 5), np.uint8)
     labels[1, 1:3, 1:4] = 2  # six voxels
     labels[0, 0, 0] = 3
-    probability, entropy, spread = (np.zeros(labels.shape, np.float32) for _ in range(3))
+    probability, entropy, spread, halo = (np.zeros(labels.shape, np.float32) for _ in range(4))
+    halo[labels == 2], halo[labels == 3] = 0.6, 0.4
     probability[labels == 2] = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
     entropy[labels == 2] = [0.9, 0.8, 0.5, 0.4, 0.2, 0.2]
     spread[labels == 2] = [0.0, 0.0, 0.0, 0.0, 0.0, 0.6]
@@ -65,17 +67,19 @@ def test_the_features_of_a_lesion_are_what_a_hand_counts():
     matrix = np.zeros((4, 4))
     matrix[[2, 0, 1, 3], [0, 1, 2, 3]] = 4.0, 1.0, 2.0, 1.0
     grid = Grid((5, 4, 3), matrix)
-    found = evidence(labels, probability, entropy, grid, spread)
+    found = evidence(labels, probability, entropy, grid, spread, halo)
     assert set(found) == {1, 2}
     assert found[1]["mean_logit"] == pytest.approx(np.log(0.75 / 0.25), abs=1e-4)
     assert found[1]["peak_logit"] == pytest.approx(np.log(0.995 / 0.005), abs=1e-4)
+    assert found[1]["halo_logit"] == pytest.approx(np.log(0.6 / 0.4), abs=1e-4)
+    assert found[2]["halo_logit"] == pytest.approx(-np.log(0.6 / 0.4), abs=1e-4)
     assert found[1]["entropy"] == pytest.approx(0.5, abs=1e-5)
     assert np.exp(found[1]["log_diameter"]) == pytest.approx((6 * 48 / np.pi) ** (1 / 3), abs=1e-3)
     assert np.exp(found[1]["log_slice"]) == pytest.approx(4.0, abs=1e-3)
     assert found[1]["mirror_spread"] == pytest.approx(np.sqrt(0.36 / 6), abs=1e-5)
     assert found[2]["mean_logit"] == found[2]["peak_logit"] == 0
     assert set(found[1]) == set(FEATURES)
-    assert "mirror_spread" not in evidence(labels, probability, entropy, grid)[1]
+    assert not {"mirror_spread", "halo_logit"} & set(evidence(labels, probability, entropy, grid)[1])
     assert evidence(np.ones((2, 2, 2), np.uint8), np.ones((2, 2, 2)), np.zeros((2, 2, 2)), grid) == {}
 
 
@@ -89,8 +93,8 @@ def test_the_distance_of_slices_is_that_along_the_patient(name, expected):
 
 def test_the_score_is_the_logistic_model_of_the_features_within_their_ranges():
     made = calibration()
-    values = dict(zip(USUAL, (1.0, 2.0, 0.25, 3.0, 1.0), strict=True))
-    total = -1 + 0.5 + 0.6 - 0.5 + 2.4 - 0.4
+    values = dict(zip(USUAL, (1.0, 2.0, 0.5, 0.25, 3.0, 1.0), strict=True))
+    total = -1 + 0.5 + 0.6 + 0.3 - 0.5 + 2.4 - 0.4
     assert made.confidence(values) == pytest.approx(1 / (1 + np.exp(-total)))
     beyond = made.confidence({**values, "log_diameter": 99.0})
     assert beyond == made.confidence({**values, "log_diameter": 4.5})
@@ -190,6 +194,20 @@ def test_a_model_that_is_not_calibrated_gives_features_and_no_confidence():
     assert result.confidences == {} and set(result.evidence) == {1, 2}
     assert result.provenance["confidence"] is None
     assert result.uncertainty is None, "nobody asked for it"
+
+
+def test_a_lesion_that_the_model_is_not_sure_enough_of_is_liver():
+    both = run("RAS", changes={"calibration": calibration()})
+    between = float(np.mean([both.confidences[1], both.confidences[2]]))
+    strict = {"calibration": calibration(), "min_lesion_confidence": between}
+    one = run("RAS", changes=strict)
+    assert [lesion.id for lesion in one.lesions] == [1] == list(one.evidence) == list(one.confidences)
+    assert one.confidences[1] == both.confidences[1]
+    assert np.array_equal(one.labels > 0, both.labels > 0) and np.array_equal(one.labels == 2, both.labels == 2)
+    lenient = Options(force=True, clean_up=CleanUp(min_lesion_confidence=0.0))
+    assert np.array_equal(run("RAS", lenient, strict).labels, both.labels), "the user has the last word"
+    uncalibrated = run("RAS", changes={"min_lesion_confidence": 0.99})
+    assert len(uncalibrated.lesions) == 2 and uncalibrated.confidences == {}
 
 
 def test_thicker_slices_never_make_a_lesion_surer():
@@ -319,10 +337,13 @@ def test_a_calibration_in_a_manifest_reads_back_the_same(tmp_path):
         ({"note": None}, "calibration.note is missing"),
         ({"features": ["size"], "coefficients": [1], "ranges": [[0, 1]]}, "a list of some of mean_logit"),
         ({"features": [["entropy"]], "coefficients": [1], "ranges": [[0, 1]]}, "a list of some of mean_logit"),
-        ({"coefficients": [1, 1]}, "5 features, 2 coefficients"),
-        ({"coefficients": [0.5, 0.3, 2.0, 0.8, -0.4]}, "coefficient of entropy is 2, expected at most 0"),
-        ({"coefficients": [0.5, 0.3, -2.0, -0.8, -0.4]}, "coefficient of log_diameter is -0.8, expected at least 0"),
-        ({"ranges": [[5, 1]] * 5}, "pairs of rising numbers"),
+        ({"coefficients": [1, 1]}, "6 features, 2 coefficients"),
+        ({"coefficients": [0.5, 0.3, 0.6, 2.0, 0.8, -0.4]}, "coefficient of entropy is 2, expected at most 0"),
+        (
+            {"coefficients": [0.5, 0.3, 0.6, -2.0, -0.8, -0.4]},
+            "coefficient of log_diameter is -0.8, expected at least 0",
+        ),
+        ({"ranges": [[5, 1]] * 6}, "pairs of rising numbers"),
         ({"intercept": "0"}, "calibration.intercept is '0', expected a number"),
         ({"intercept": float("nan")}, "expected a number"),
         ({"real_share": 1.5}, "from 0 to 1"),
@@ -420,6 +441,9 @@ def test_scores_are_judged_on_lesions_that_they_were_not_fitted_to():
     assert (made.cases, made.lesions_fitted, made.lesions_tested) == (200, 1200, 1000)
     assert made.expected_calibration_error < 0.06
     assert made.area_under_curve > 0.8
+    sure = training.fit(cases, "2" * 64, 9, least_confidence=0.5)
+    assert sure.coefficients == made.coefficients and sure.lesions_tested < made.lesions_tested
+    assert sure.real_share > made.real_share + 0.1 and sure.reliability[0].low >= 0.5
     # With the halves' truths exchanged, a score that had seen its own half would still look good.
     for case in cases[1::2]:
         for lesion in case["lesions"]:

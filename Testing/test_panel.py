@@ -383,8 +383,12 @@ def test_options_have_limits_and_reach_the_worker(open_panel):
     options = user.panel._options.options()
     assert options.device == "cpu" and options.thorough and options.margin_mm == 20
     assert options.overlap == pytest.approx(0.9)
+    assert options.clean_up.min_lesion_confidence is None
     user.ui.overlapSpinBox.setValue(0)
-    assert user.panel._options.options().overlap is None
+    user.ui.minLesionConfidenceSpinBox.setValue(0.25)
+    options = user.panel._options.options()
+    assert options.overlap is None
+    assert options.clean_up.min_lesion_confidence == pytest.approx(0.25)
 
 
 def test_model_is_described_and_a_folder_of_other_models_can_be_added(open_panel, tmp_path):

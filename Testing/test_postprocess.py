@@ -1,15 +1,18 @@
 """Components, holes, islands and lesion measures."""
 
 import numpy as np
+import pytest
 from LiverCascadeLib.geometry import Box, Grid
 from LiverCascadeLib.postprocess import (
     CleanUp,
     clean,
     components,
     fill_holes,
+    halo_means,
     largest_component,
     liver_contact,
     measure_lesions,
+    only_lesions,
 )
 
 
@@ -116,6 +119,32 @@ def test_a_lesion_without_a_confident_voxel_is_a_doubt_and_the_rest_is_numbered_
     assert labels[6, 6, 6] == 2
     assert labels[12, 12, 12] == 1
     assert len(clean(classes, grid_of(classes.shape), CleanUp(), probability)[1]) == 2
+
+
+def test_the_halo_of_a_lesion_counts_into_its_mean_and_nothing_beyond_it_does():
+    inside = np.ones((6, 20, 20), bool)
+    inside[:, :, 15:] = False
+    probability = np.full(inside.shape, 0.19, np.float32)
+    probability[2:4, 2:6, 2:6] = 1.0  # 32 voxels with a halo of 8
+    probability[2:4, 6, 2:6] = 0.5
+    probability[2:4, 12:16, 10:20] = 0.3  # 40 of these 80 lie inside
+    means = halo_means(probability, inside)
+    assert means[3, 3, 3] == means[3, 6, 3] == pytest.approx((32 + 8 * 0.5) / 40)
+    assert np.count_nonzero(means) == 40 + 40
+    assert means[2, 12, 12] == pytest.approx(0.3) and means[2, 12, 16] == 0 and means[0, 0, 0] == 0
+    assert not halo_means(np.zeros_like(probability), inside).any()
+
+
+def test_the_lesions_that_stay_are_numbered_without_a_gap_and_the_others_become_liver():
+    labels = np.zeros((8, 8, 8), np.uint8)
+    labels[1:7, 1:7, 1:7] = 1
+    labels[2, 2:5, 2], labels[4, 2:4, 2], labels[6, 2, 2] = 2, 3, 4
+    kept, lesions = only_lesions(labels, [1, 3], grid_of(labels.shape))
+    assert [(lesion.id, lesion.voxel_count) for lesion in lesions] == [(1, 3), (2, 1)]
+    assert kept[2, 2, 2] == 2 and kept[4, 2, 2] == 1 and kept[6, 2, 2] == 3
+    assert kept.dtype == np.uint8 and np.array_equal(kept > 0, labels > 0)
+    nothing, none = only_lesions(labels, [], grid_of(labels.shape))
+    assert none == () and nothing.max() == 1
 
 
 def test_what_lies_beside_the_liver_is_neither_lesion_nor_liver():

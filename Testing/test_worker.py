@@ -111,7 +111,7 @@ def test_numpy_values_and_paths_become_json():
 
 
 def test_options_survive_the_way_to_the_worker():
-    options = Options("cpu", 0.3, 5.0, True, CleanUp(1, 2.0, 0.5, 0.4), 10.0, True, True, True)
+    options = Options("cpu", 0.3, 5.0, True, CleanUp(1, 2.0, 0.5, 0.4, 0.3), 10.0, True, True, True)
     assert jobs.options_from_dict(json.loads(json.dumps(jobs.options_as_dict(options)))) == options
     assert jobs.options_from_dict({}) == Options()
     with pytest.raises(InputError, match="speed"):

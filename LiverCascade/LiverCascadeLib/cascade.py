@@ -22,8 +22,9 @@ from .lesions.confidence import confidences, evidence
 from .lesions.couinaud_network import couinaud_channels
 from .loading import StageOptions, load_manifest_for, load_stage
 from .located import Located
+from .models import Manifest
 from .models.cascade_file import read_cascade
-from .postprocess import LESION_CLASS, CleanUp, clean, components
+from .postprocess import LESION_CLASS, CleanUp, clean, components, halo_means, only_lesions
 from .predictor import choose_device
 from .preflight import judge_coverage, judge_orientation, preflight, settled
 from .progress import Progress
@@ -241,23 +242,30 @@ def _segment_ct(
     uncertainty = None if fused.entropy is None else Uncertainty(fused.entropy, box)
 
     progress.stage("clean")
-    limits = options.clean_up
-    if limits.min_lesion_peak is None:
-        # A model's own limit is for its own lesions.
-        own = cascade.refine.manifest.min_lesion_peak if len(answers) == 1 else 0.0
-        limits = replace(limits, min_lesion_peak=own)
+    limits = _limits(options.clean_up, cascade.refine.manifest, len(answers) == 1)
     part, lesions = clean(fused.classes, crop, limits, fused.lesion)
     if not part.any():
         return _nothing(volume, [*findings, _no_liver(options)], uncertainty)
+    features = _evidence(part, fused, crop) if lesions else {}
+    scores = confidences(features, cascade.refine.manifest.calibration)
+    sure = [lesion.id for lesion in lesions if scores.get(lesion.id, 1.0) >= limits.min_lesion_confidence]
+    if len(sure) < len(lesions):
+        part, lesions = only_lesions(part, sure, crop)
+        features = {number: features[lesion_id] for number, lesion_id in enumerate(sure, start=1)}
     said, doubts = _ask_gate(volume, located, cascade.gate, options) if lesions else ({}, [])
     findings = [*findings, *doubts]
     if doubts and options.gate == "drop":
-        part, lesions = np.minimum(part, LIVER_LABEL), ()
-    features = _evidence(part, fused, crop) if lesions else {}
+        part, lesions, features = np.minimum(part, LIVER_LABEL), (), {}
     labels, lesions = _paste(part, lesions, box, volume.grid)
     findings = list(settled(findings, judge_coverage(labels, volume.grid)))
     structures = _more_structures(answers, cascade.refining, box)
     return _Found(labels, findings, lesions, features, uncertainty, said, structures)
+
+
+def _limits(wanted: CleanUp, manifest: Manifest, alone: bool) -> CleanUp:
+    """What counts as a doubt, where the user has not said it; a model's own limits are for its own lesions alone."""
+    own = {name: getattr(manifest, name) if alone else 0.0 for name in ("min_lesion_peak", "min_lesion_confidence")}
+    return replace(wanted, **{name: value for name, value in own.items() if getattr(wanted, name) is None})
 
 
 def _more_structures(answers: Sequence[Answer], stages: Sequence[Stage], box: Box) -> Structures | None:
@@ -339,7 +347,9 @@ def _evidence(part: np.ndarray, fused: Answer, crop: Grid) -> dict[int, dict[str
     where = np.flatnonzero(fused.classes == LESION_CLASS)
     doubt = fused.lesion_doubt
     spread = doubt[:, 1] if doubt.shape[1] > 1 else None
-    return evidence(part.reshape(-1)[where], fused.lesion.reshape(-1)[where], doubt[:, 0], crop, spread)
+    likely, halo = fused.lesion, halo_means(fused.lesion, fused.classes > 0)
+    seen = (values.reshape(-1)[where] for values in (part, likely))
+    return evidence(*seen, doubt[:, 0], crop, spread, halo.reshape(-1)[where])
 
 
 def _paste(part: np.ndarray, lesions: Sequence[Lesion], box: Box, grid: Grid) -> tuple[np.ndarray, tuple[Lesion, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,9 @@ from .pixels import array_of
 from .result import FIRST_LESION_LABEL, LIVER_LABEL, Lesion
 
 LESION_CLASS = 2
+
+# Down to this probability what surrounds a lesion is its halo.
+HALO_PROBABILITY = 0.2
 
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -84,6 +88,32 @@ def liver_contact(numbers: np.ndarray, count: int, liver: np.ndarray) -> np.ndar
     return contact
 
 
+def halo_means(probability: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """How sharply lesions stand out: the mean probability over each lesion together with its halo.
+
+    A lesion with its halo is everything that hangs together above :data:`HALO_PROBABILITY`, not only what is more
+    likely lesion than liver. Where there is a lesion, its probability mostly falls off within a voxel or two; a doubt
+    has a small sure core, if any, in a wide halo.
+
+    Args:
+        probability: of lesion, [k, j, i].
+        inside: where lesions may be, bool [k, j, i].
+
+    Returns:
+        float32 [k, j, i]: at each voxel of a lesion or of its halo the mean over both, and 0 elsewhere.
+    """
+    means = np.zeros(probability.shape, np.float32)
+    wide = inside & (probability > HALO_PROBABILITY)
+    box = Box.around(wide)
+    if box is not None:
+        numbers, _ = _found_components(wide[box.slices])
+        sizes = np.bincount(numbers.ravel())
+        sums = np.bincount(numbers.ravel(), probability[box.slices].ravel().astype(np.float64))
+        sums[0] = 0
+        means[box.slices] = (sums / np.maximum(1, sizes)).astype(np.float32)[numbers]
+    return means
+
+
 @dataclass(frozen=True)
 class CleanUp:
     """What is removed.
@@ -94,12 +124,15 @@ class CleanUp:
             is neither lesion nor liver.
         min_lesion_peak: a lesion whose highest probability stays below this is a doubt, not a lesion; None takes what
             the model's manifest says.
+        min_lesion_confidence: so is one whose confidence is below this, see :class:`.models.calibration.Calibration`;
+            without a calibration nothing is. None as above.
     """
 
     min_lesion_voxels: int = 30
     min_lesion_mm3: float = 65.0  # a sphere of 5 mm diameter
     min_liver_contact: float = 0.35
     min_lesion_peak: float | None = None
+    min_lesion_confidence: float | None = None
 
 
 def clean(
@@ -149,6 +182,23 @@ def _clean_part(classes: np.ndarray, grid: Grid, limits: CleanUp, probability: n
     labels = liver.astype(np.uint8 if real.sum() + LIVER_LABEL <= 255 else np.uint16)
     labels[inside] += new_number[numbers[inside]].astype(labels.dtype)
     return labels
+
+
+def only_lesions(labels: np.ndarray, ids: Sequence[int], grid: Grid) -> tuple[np.ndarray, tuple[Lesion, ...]]:
+    """Some of the lesions of a label map, numbered anew without a gap; the others become liver.
+
+    Args:
+        labels: as in :class:`.result.Result`, on ``grid``.
+        ids: of the lesions that stay, rising.
+
+    Returns:
+        as :func:`clean`.
+    """
+    new_label = np.minimum(np.arange(int(labels.max(initial=0)) + 1), LIVER_LABEL)
+    for number, lesion_id in enumerate(ids):
+        new_label[FIRST_LESION_LABEL - 1 + lesion_id] = FIRST_LESION_LABEL + number
+    kept = new_label.astype(labels.dtype)[labels]
+    return kept, measure_lesions(kept, grid)
 
 
 def measure_lesions(labels: np.ndarray, grid: Grid) -> tuple[Lesion, ...]:

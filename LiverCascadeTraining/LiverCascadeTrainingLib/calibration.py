@@ -27,11 +27,11 @@ from .held_out import HeldOutScan, load_scan, make_scan, matched
 
 CALIBRATION = "calibration.json"
 # What is always known; 'mirror_spread' is known only of runs that average over mirrored copies.
-USUAL_FEATURES = ("mean_logit", "peak_logit", "entropy", "log_diameter", "log_slice")
+USUAL_FEATURES = ("mean_logit", "peak_logit", "halo_logit", "entropy", "log_diameter", "log_slice")
 # Draws the standardized coefficients to zero: few lesions must not give steep scores.
 RIDGE = 1.0
-# Lesions that the model's own limit drops are fitted to as well, down to this peak: what decides is a feature.
-CANDIDATE_PEAK = 0.5
+# Lesions that the model's own limits drop are fitted to as well, down to this peak: what decides is a feature.
+CANDIDATES = CleanUp(min_lesion_peak=0.5, min_lesion_confidence=0.0)
 # Of real lesions, and of others, in each half of the cases.
 LEAST_OF_EACH_KIND = 5
 BINS = 5
@@ -60,7 +60,8 @@ def calibrate_models(models: Path, data: Path, folder: Path, cases: int, seed: i
     folder.mkdir(parents=True, exist_ok=True)
     cascade = load_cascade(models, Options(device="cpu"))
     found = [_case(number, cascade, data, folder, seed) for number in range(cases)]
-    calibration = fit(found, cascade.refine.manifest.weights_sha256, seed)
+    manifest = cascade.refine.manifest
+    calibration = fit(found, manifest.weights_sha256, seed, manifest.min_lesion_confidence)
     (folder / CALIBRATION).write_text(json.dumps(calibration.as_dict(), indent=2) + "\n", encoding="utf-8")
     return calibration
 
@@ -95,7 +96,7 @@ def _case(number: int, cascade: Cascade, data: Path, folder: Path, seed: int) ->
 
 def found_lesions(scan: HeldOutScan, cascade: Cascade) -> dict:
     """The lesions that a cascade finds on a scan, each with its features and with its IoU with a true lesion."""
-    options = Options(device="cpu", clean_up=CleanUp(min_lesion_peak=CANDIDATE_PEAK))
+    options = Options(device="cpu", clean_up=CANDIDATES)
     result = segment(scan.volume, cascade, options)
     shown = _logit_of(cascade.refine.manifest.min_lesion_peak)
     lesions = [
@@ -118,13 +119,14 @@ def _logit_of(probability: float) -> float:
     return float(np.log(clipped / (1 - clipped))) - 1e-3
 
 
-def fit(cases: Sequence[dict], weights_sha256: str, seed: int) -> Calibration:
+def fit(cases: Sequence[dict], weights_sha256: str, seed: int, least_confidence: float = 0.0) -> Calibration:
     """The score that fits the lesions of all cases, and what such a score is worth on cases that it was not fitted to.
 
     Args:
         cases: as :func:`found_lesions` gives them.
         weights_sha256: of the refine model that found the lesions.
         seed: of the scans, for the record.
+        least_confidence: lesions with a lower score are not shown, and have no part in what is tested.
 
     Raises:
         ValueError: too few lesions, or all of one kind.
@@ -141,6 +143,7 @@ def fit(cases: Sequence[dict], weights_sha256: str, seed: int) -> Calibration:
                 f"{LEAST_OF_EACH_KIND} of each kind at least: calibrate on more cases."
             )
         scores[where == half] = _scores(_draft(others, other_real), features[where == half])
+    shown &= scores >= least_confidence
     tested, tested_real = scores[shown], real[shown]
     if not 0 < np.count_nonzero(tested_real) < len(tested_real):
         raise ValueError("The lesions that the model shows are all of one kind: calibrate on more cases.")

@@ -122,6 +122,13 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
         help="a lesion is dropped when it is below both limits (default 65 mm³, a sphere of 5 mm)",
     )
     parser.add_argument(
+        "--min-confidence",
+        type=confidence,
+        metavar="C",
+        help="a lesion is dropped when the model is less sure of it (0 to 0.99; default: the model's own limit; "
+        "with 0 every doubt is shown)",
+    )
+    parser.add_argument(
         "--gate",
         choices=("off", "mark", "drop"),
         default="mark",
@@ -150,7 +157,9 @@ def choices(options: argparse.Namespace) -> Options:
         faithful=options.faithful,
         uncertainty=options.uncertainty,
         gate=options.gate,
-        clean_up=CleanUp(int(options.min_lesion_voxels), options.min_lesion_mm3),
+        clean_up=CleanUp(
+            int(options.min_lesion_voxels), options.min_lesion_mm3, min_lesion_confidence=options.min_confidence
+        ),
     )
 
 
@@ -186,6 +195,14 @@ def fraction(text: str) -> float:
     value = not_negative(text)
     if value > 0.9:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 0.9")
+    return value
+
+
+def confidence(text: str) -> float:
+    """A number in 0…0.99, for argparse."""
+    value = not_negative(text)
+    if value > 0.99:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 0.99")
     return value
 
 

@@ -23,12 +23,18 @@ def slice_distance_mm(grid: Grid) -> float:
 
 
 def evidence(
-    labels: np.ndarray, probability: np.ndarray, entropy: np.ndarray, grid: Grid, spread: np.ndarray | None = None
+    labels: np.ndarray,
+    probability: np.ndarray,
+    entropy: np.ndarray,
+    grid: Grid,
+    spread: np.ndarray | None = None,
+    halo: np.ndarray | None = None,
 ) -> dict[int, dict[str, float]]:
     """The features of all lesions.
 
     * ``mean_logit``: logit of the mean probability of lesion in it;
     * ``peak_logit``: logit of the highest one;
+    * ``halo_logit``: logit of the mean one over the lesion with its halo, see :func:`..postprocess.halo_means`;
     * ``entropy``: mean entropy of the classes in it as a share of the highest possible, 0…1;
     * ``log_diameter``: natural logarithm of its volume-equivalent diameter in mm, (6 V / π)^(1/3);
     * ``log_slice``: natural logarithm of the distance of the slices in mm;
@@ -40,6 +46,7 @@ def evidence(
         entropy: of the classes as a share of the highest possible, of that shape.
         grid: for the size of the voxels and the distance of the slices.
         spread: standard deviation of the probability of lesion over mirrored copies, of that shape.
+        halo: what :func:`..postprocess.halo_means` gives, of that shape.
 
     Returns:
         features by name, by lesion id (label value − 1).
@@ -55,15 +62,21 @@ def evidence(
         return np.bincount(ids, values.astype(np.float64))[known] / counts[known]
 
     likely = probability[inside].astype(np.float64)
-    peak = np.zeros(len(counts))
-    np.maximum.at(peak, ids, likely)
+
+    def highest(values: np.ndarray) -> np.ndarray:
+        peaks = np.zeros(len(counts))
+        np.maximum.at(peaks, ids, values)
+        return peaks[known]
+
     features = {
         "mean_logit": _logit(mean(likely)),
-        "peak_logit": _logit(peak[known]),
+        "peak_logit": _logit(highest(likely)),
         "entropy": mean(entropy[inside]),
         "log_diameter": np.log(np.cbrt(6 * counts[known] * grid.voxel_volume_mm3 / np.pi)),
         "log_slice": np.full(len(known), np.log(slice_distance_mm(grid))),
     }
+    if halo is not None:
+        features["halo_logit"] = _logit(highest(halo[inside]))
     if spread is not None:
         features["mirror_spread"] = np.sqrt(mean(np.square(spread[inside].astype(np.float64))))
     return {

@@ -19,6 +19,7 @@ from typing import Any
 FEATURES = {
     "mean_logit": 1,
     "peak_logit": 1,
+    "halo_logit": 1,
     "entropy": -1,
     "log_diameter": 1,
     "log_slice": -1,

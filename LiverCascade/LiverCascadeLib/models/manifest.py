@@ -45,6 +45,8 @@ class Manifest:
         mirror_axes: axes, of R, A and S, along which the network was trained with mirrored scans; 'thorough' runs
             average over them.
         min_lesion_peak: refine models: a lesion whose highest probability stays below this is dropped.
+        min_lesion_confidence: refine models: so is one whose confidence stays below this; without a calibration
+            nothing is.
         input_spacing_mm: (lowest, highest) spacing along R, A and S of the scans that it was trained on; empty where
             nobody knows.
         weights_file: file name of the safetensors weights, beside the manifest.
@@ -76,6 +78,7 @@ class Manifest:
     overlap: float = 0.25
     mirror_axes: tuple[str, ...] = ()
     min_lesion_peak: float = 0.0
+    min_lesion_confidence: float = 0.0
     input_spacing_mm: tuple[tuple[float, float], ...] = ()
     training_data: tuple[str, ...] = ()
     measured: dict[str, Any] = field(default_factory=dict)
@@ -214,6 +217,7 @@ _RULES = {
     "window_hu": (lambda v: _is_numbers(v, 2, -5000) and v[0] < v[1], "two rising numbers in HU"),
     "margin_mm": (lambda v: _is_numbers([v], 1, -1e-9), "a number of millimetres, not negative"),
     "min_lesion_peak": (lambda v: _is_numbers([v], 1, -1e-9) and v < 1, "a number from 0 to below 1"),
+    "min_lesion_confidence": (lambda v: _is_numbers([v], 1, -1e-9) and v < 1, "a number from 0 to below 1"),
     "mirror_axes": (
         lambda v: isinstance(v, list) and all(a in ("R", "A", "S") for a in v) and len(set(v)) == len(v),
         "a list of some of R, A, S",

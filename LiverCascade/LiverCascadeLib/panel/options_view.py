@@ -76,7 +76,11 @@ class OptionsView:
             overlap=chosen.overlap or None,
             margin_mm=chosen.margin or None,
             thorough=chosen.thorough,
-            clean_up=CleanUp(chosen.minLesionVoxels, chosen.minLesionVolume),
+            clean_up=CleanUp(
+                chosen.minLesionVoxels,
+                chosen.minLesionVolume,
+                min_lesion_confidence=chosen.minLesionConfidence or None,
+            ),
             force=chosen.force,
             uncertainty=chosen.uncertainty,
         )

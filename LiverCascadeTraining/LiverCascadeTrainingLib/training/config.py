@@ -73,7 +73,7 @@ class GridSection:
 
     Attributes:
         spacing_mm, patch_size: along (R, A, S).
-        window_hu, margin_mm, overlap, min_lesion_peak, input_spacing_mm: as in the manifest.
+        window_hu, margin_mm, overlap, min_lesion_peak, min_lesion_confidence, input_spacing_mm: as in the manifest.
         liver_contrast: refine models: a third channel shows densities around the liver's own.
     """
 
@@ -83,6 +83,7 @@ class GridSection:
     margin_mm: float = 15.0
     overlap: float = 0.5
     min_lesion_peak: float = 0.0
+    min_lesion_confidence: float = 0.0
     input_spacing_mm: tuple[tuple[float, float], ...] = ((0.5, 3.0), (0.5, 3.0), (0.5, 7.0))
     liver_contrast: bool = False
 
@@ -96,6 +97,7 @@ class GridSection:
         check_number(self.margin_mm, "margin_mm", 0)
         check_number(self.overlap, "overlap", 0, 1, high_included=False)
         check_number(self.min_lesion_peak, "min_lesion_peak", 0, 1, high_included=False)
+        check_number(self.min_lesion_confidence, "min_lesion_confidence", 0, 1, high_included=False)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def manifest_of(config: RunConfig, digest: str, **more: Any) -> Manifest:
         "overlap": grid.overlap,
         "mirror_axes": mirrored,
         "min_lesion_peak": grid.min_lesion_peak,
+        "min_lesion_confidence": grid.min_lesion_confidence,
         "input_spacing_mm": grid.input_spacing_mm,
         "training_data": config.model.training_data,
     }
