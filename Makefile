@@ -133,8 +133,12 @@ train-default: setup
 	"$$train" export "$(RUNS)/refine-shaped/refine" --to "$$first/refine-shaped"; \
 	step refine context-unseen --start-from "$$first/context-shaped" --locate "$(MODELS)/locate"; \
 	step refine refine-unseen --start-from "$$first/refine-shaped" --locate "$(MODELS)/locate"; \
-	deliver refine-unseen refine refine; \
-	deliver context-unseen refine context; \
+	"$$train" export "$(RUNS)/context-unseen/refine" --to "$$first/context-unseen"; \
+	"$$train" export "$(RUNS)/refine-unseen/refine" --to "$$first/refine-unseen"; \
+	step refine context-small-lesions --start-from "$$first/context-unseen" --locate "$(MODELS)/locate"; \
+	step refine refine-small-lesions --start-from "$$first/refine-unseen" --locate "$(MODELS)/locate"; \
+	deliver refine-small-lesions refine refine; \
+	deliver context-small-lesions refine context; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 
