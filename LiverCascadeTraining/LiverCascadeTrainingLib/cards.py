@@ -33,8 +33,8 @@ _EMBEDDED_LIMITS = """\
   to be worse on scans unlike those below: other scanners, children, large ascites, earlier surgery, cirrhosis with a
   distorted liver, devices in the liver.
 * The network that finds lesions cannot tell benign from malignant. A mask does not prove a tumor, and an empty mask
-  does not exclude one. Lesions below 10 mm, and bright ones below 20 mm, are hardly ever found, and those that bulge at
-  the capsule may be taken for what lies outside.
+  does not exclude one. Lesions below 10 mm, and bright ones below 20 mm, are hardly ever found, and those that bulge
+  at the capsule may be taken for what lies outside.
 * A vena cava that is darker than the liver, and bowel or muscle beside it, may be called a lesion.
 * Hearts on unenhanced scans: on the two that were looked at most of the heart was taken for liver, until both were
   trained on. On others expect it, and correct it.
