@@ -108,6 +108,12 @@ train-default: setup
 	  "$$train" export "$(RUNS)/$$1/$$2" --to "$(MODELS)/$$3" --sources "$(CONFIGS)/default-sources.json"; \
 	}; \
 	first="$(RUNS)/first"; \
+	further() { \
+	  for model in context refine; do \
+	    "$$train" export "$(RUNS)/$$model-$$1/refine" --to "$$first/$$model-$$1"; \
+	    step refine $$model-$$2 --start-from "$$first/$$model-$$1" --locate "$(MODELS)/locate"; \
+	  done; \
+	}; \
 	step locate locate; \
 	"$$train" export "$(RUNS)/locate/locate" --to "$$first/locate"; \
 	step refine refine; \
@@ -121,22 +127,10 @@ train-default: setup
 	deliver locate-reviewed locate locate; \
 	step refine context-lesions --start-from "$(RUNS)/context/refine" --locate "$(MODELS)/locate"; \
 	step refine refine-lesions --start-from "$$first/refine" --locate "$(MODELS)/locate"; \
-	"$$train" export "$(RUNS)/context-lesions/refine" --to "$$first/context"; \
-	"$$train" export "$(RUNS)/refine-lesions/refine" --to "$$first/refine-lesions"; \
-	step refine context-contrast --start-from "$$first/context" --locate "$(MODELS)/locate"; \
-	step refine refine-contrast --start-from "$$first/refine-lesions" --locate "$(MODELS)/locate"; \
-	"$$train" export "$(RUNS)/context-contrast/refine" --to "$$first/context-contrast"; \
-	"$$train" export "$(RUNS)/refine-contrast/refine" --to "$$first/refine-contrast"; \
-	step refine context-shaped --start-from "$$first/context-contrast" --locate "$(MODELS)/locate"; \
-	step refine refine-shaped --start-from "$$first/refine-contrast" --locate "$(MODELS)/locate"; \
-	"$$train" export "$(RUNS)/context-shaped/refine" --to "$$first/context-shaped"; \
-	"$$train" export "$(RUNS)/refine-shaped/refine" --to "$$first/refine-shaped"; \
-	step refine context-unseen --start-from "$$first/context-shaped" --locate "$(MODELS)/locate"; \
-	step refine refine-unseen --start-from "$$first/refine-shaped" --locate "$(MODELS)/locate"; \
-	"$$train" export "$(RUNS)/context-unseen/refine" --to "$$first/context-unseen"; \
-	"$$train" export "$(RUNS)/refine-unseen/refine" --to "$$first/refine-unseen"; \
-	step refine context-small-lesions --start-from "$$first/context-unseen" --locate "$(MODELS)/locate"; \
-	step refine refine-small-lesions --start-from "$$first/refine-unseen" --locate "$(MODELS)/locate"; \
+	further lesions contrast; \
+	further contrast shaped; \
+	further shaped unseen; \
+	further unseen small-lesions; \
 	deliver refine-small-lesions refine refine; \
 	deliver context-small-lesions refine context; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \

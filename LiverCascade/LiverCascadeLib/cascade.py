@@ -347,9 +347,9 @@ def _evidence(part: np.ndarray, fused: Answer, crop: Grid) -> dict[int, dict[str
     where = np.flatnonzero(fused.classes == LESION_CLASS)
     doubt = fused.lesion_doubt
     spread = doubt[:, 1] if doubt.shape[1] > 1 else None
-    likely, halo = fused.lesion, halo_means(fused.lesion, fused.classes > 0)
-    seen = (values.reshape(-1)[where] for values in (part, likely))
-    return evidence(*seen, doubt[:, 0], crop, spread, halo.reshape(-1)[where])
+    halo = halo_means(fused.lesion, fused.classes > 0)
+    labels, likely, halo = (values.reshape(-1)[where] for values in (part, fused.lesion, halo))
+    return evidence(labels, likely, doubt[:, 0], crop, spread, halo)
 
 
 def _paste(part: np.ndarray, lesions: Sequence[Lesion], box: Box, grid: Grid) -> tuple[np.ndarray, tuple[Lesion, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -89,7 +90,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--overlap",
-        type=fraction,
+        type=at_most(0.9),
         metavar="X",
         help="overlap of neighboring windows, 0 to 0.9 (default: the model's)",
     )
@@ -123,7 +124,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--min-confidence",
-        type=confidence,
+        type=at_most(0.99),
         metavar="C",
         help="a lesion is dropped when the model is less sure of it (0 to 0.99; default: the model's own limit; "
         "with 0 every doubt is shown)",
@@ -190,20 +191,16 @@ def not_negative(text: str) -> float:
     return value
 
 
-def fraction(text: str) -> float:
-    """A number in 0…0.9, for argparse."""
-    value = not_negative(text)
-    if value > 0.9:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 0.9")
-    return value
+def at_most(highest: float) -> Callable[[str], float]:
+    """A number from 0 to ``highest``, for argparse."""
 
+    def fraction(text: str) -> float:
+        value = not_negative(text)
+        if value > highest:
+            raise argparse.ArgumentTypeError(f"{text} is not between 0 and {highest:g}")
+        return value
 
-def confidence(text: str) -> float:
-    """A number in 0…0.99, for argparse."""
-    value = not_negative(text)
-    if value > 0.99:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 0.99")
-    return value
+    return fraction
 
 
 def print_findings(findings: tuple[Finding, ...]) -> None:
