@@ -17,7 +17,13 @@ from LiverCascadeTrainingLib.evaluation import compare, compare_files, dice, les
 from LiverCascadeTrainingLib.lesions import LesionRanges, add_lesions
 from LiverCascadeTrainingLib.livers import organs_of, with_liver
 from LiverCascadeTrainingLib.looks import LESION, LIVER, LIVER_OR_LESION, SampleSpec
-from LiverCascadeTrainingLib.losses import cascade_loss, missed_lesions, soft_dice_loss, unseen_lesions
+from LiverCascadeTrainingLib.losses import (
+    cascade_loss,
+    missed_lesions,
+    mistaken_lesions,
+    soft_dice_loss,
+    unseen_lesions,
+)
 from LiverCascadeTrainingLib.painting import draw_palette
 from LiverCascadeTrainingLib.phantom import phantom_organs
 from LiverCascadeTrainingLib.priors import PriorBank, imitate_prior
@@ -327,6 +333,36 @@ def test_unseen_lesions_count_by_diameter_and_have_a_highest_price():
     large[0, 12:] = 0
     assert float(unseen_lesions(large, lesion)) == pytest.approx(np.log(1000) / 3, abs=2e-3)
     assert float(unseen_lesions(half, torch.zeros_like(lesion))) == 0
+
+
+def test_a_false_lesion_that_the_network_is_sure_of_is_unlearned_when_mistaken_lesions_are_weighed():
+    target = torch.full((1, 24, 24, 24), LIVER)
+    false = torch.zeros_like(target, dtype=torch.bool)
+    false[:, 4:10, 4:10, 4:10] = True
+    pulls = []
+    for weight in (0.0, 1.0):
+        logits = torch.zeros(1, 3, 24, 24, 24)
+        logits[:, 1] = 6.0
+        logits[:, 2][false] = 12.0
+        logits.requires_grad_()
+        cascade_loss(logits, target, mistaken_lesion_weight=weight).backward()
+        pulls.append(float(logits.grad[:, 2][false].sum()))
+    # 1 - p is exp(-6) in it, beside the 0.001 that is added; the whole term weighs 2.
+    assert pulls[1] == pytest.approx(pulls[0] + 2 * 0.71, rel=0.03)
+    assert pulls[0] < 0.2
+
+
+def test_mistaken_lesions_count_by_diameter_among_true_ones_and_spare_what_touches_a_lesion():
+    lesion = torch.zeros(1, 20, 20, 20)
+    lesion[0, 2:10, 2:10, 2:10] = 1
+    probability = torch.zeros_like(lesion)
+    probability[0, 9:13, 2:10, 2:10] = 0.9
+    assert float(mistaken_lesions(probability, lesion)) == 0
+    probability[0, 15:19, 15:19, 15:19] = 0.9
+    assert float(mistaken_lesions(probability, lesion)) == pytest.approx(-np.log(0.101) / 3, rel=1e-3)
+    probability[0, 9:13] = 0
+    assert float(mistaken_lesions(probability, 0 * lesion)) == pytest.approx(-np.log(0.101), rel=1e-3)
+    assert float(mistaken_lesions(0.5 * probability, lesion)) == 0
 
 
 def test_a_gentle_prior_is_nearly_right_and_a_harsh_one_is_not(cache):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .build import LOSSES, Loss, build_loss, loss_settings
-from .cascade import cascade_loss, missed_lesions, soft_dice_loss, unseen_lesions
+from .cascade import cascade_loss, missed_lesions, mistaken_lesions, soft_dice_loss, unseen_lesions
 from .questions import Question, ask_labels, ask_segments
 from .terms import signed_distances
 
@@ -17,6 +17,7 @@ __all__ = [
     "cascade_loss",
     "loss_settings",
     "missed_lesions",
+    "mistaken_lesions",
     "signed_distances",
     "soft_dice_loss",
     "unseen_lesions",

@@ -237,6 +237,7 @@ def _cascade(
     false_lesion_weight: float = 0.0,
     missed_lesion_weight: float = 0.0,
     unseen_lesion_weight: float = 0.0,
+    mistaken_lesion_weight: float = 0.0,
 ) -> list:
     return [("cascade", 1.0, None)]
 

@@ -67,6 +67,33 @@ def _over_lesions(
     return total / max(counted, 1e-6)
 
 
+def mistaken_lesions(probability: torch.Tensor, lesion: torch.Tensor) -> torch.Tensor:
+    """Mean of -log(1 - mean probability) over what is found and is no lesion; counted by diameter, among the lesions.
+
+    What :func:`unseen_lesions` is for lesions, this is for false ones: a network that is sure of one learns nothing
+    from its Dice. The diameters of true lesions are in the mean with a price of 0, so that a false lesion costs most
+    where there is none.
+
+    Args:
+        probability: of lesion, [batch, k, j, i]; 0 where nobody knows the truth.
+        lesion: the truth, of the same shape. False lesions are the 26-connected components of a probability above
+            0.5 that hold no voxel of it; what reaches out of a true lesion is left to the other terms.
+
+    Returns:
+        0 or more, with natural logarithms; 0 where nothing false is found.
+    """
+    total, counted = probability.sum() * 0.0, 0.0
+    found = probability.detach().gt(0.5).cpu().numpy()
+    for chance, truth, region in zip(probability.flatten(1), lesion.gt(0), found, strict=True):
+        true, _ = instance_sums(truth.flatten().float(), region)
+        sums, sizes = instance_sums(chance, region)
+        diameters = sizes ** (1 / 3) * true[1:].eq(0)
+        _, true_sizes = instance_sums(chance, truth.cpu().numpy())
+        total = total - (diameters * torch.log(1 - sums[1:] / sizes + _LEAST_CHANCE)).sum()
+        counted += float(diameters.sum()) + float((true_sizes ** (1 / 3)).sum())
+    return total / max(counted, 1e-6)
+
+
 def cascade_loss(
     logits: torch.Tensor,
     target: torch.Tensor,
@@ -74,6 +101,7 @@ def cascade_loss(
     false_lesion_weight: float = 0.0,
     missed_lesion_weight: float = 0.0,
     unseen_lesion_weight: float = 0.0,
+    mistaken_lesion_weight: float = 0.0,
 ) -> torch.Tensor:
     """Cross-entropy + Dice for liver against background, and the same for lesion against the rest where it is known.
 
@@ -87,6 +115,7 @@ def cascade_loss(
             Alone it teaches silence: a small lesion gains less in Dice than its unsure voxels cost.
         missed_lesion_weight: weight of :func:`missed_lesions` in the second term.
         unseen_lesion_weight: weight of :func:`unseen_lesions` in the second term.
+        mistaken_lesion_weight: weight of :func:`mistaken_lesions` in the second term.
     """
     log_probability = torch.log_softmax(logits.float(), dim=1)
     in_liver = target.ne(BACKGROUND).float()
@@ -114,4 +143,6 @@ def cascade_loss(
         lesion_loss = lesion_loss + missed_lesion_weight * missed_lesions(log_lesion.exp(), lesion)
     if unseen_lesion_weight:
         lesion_loss = lesion_loss + unseen_lesion_weight * unseen_lesions(log_lesion.exp(), lesion)
+    if mistaken_lesion_weight:
+        lesion_loss = lesion_loss + mistaken_lesion_weight * mistaken_lesions(log_lesion.exp() * known, lesion)
     return loss + lesion_weight * lesion_loss
