@@ -120,6 +120,26 @@ def test_a_crop_from_within_the_body_is_accepted_as_ct():
     assert not {"not-hu", "mr-like", "no-soft-tissue"} & set(codes(preflight(volume(crop))))
 
 
+def _crop_with_a_little_gas() -> np.ndarray:
+    """Unenhanced organs, water, fat, bone and 1 % of gas, as the middle of an abdomen has them; the seed is fixed."""
+    rng = np.random.default_rng(0)
+    tissues = ((45, 12, 0.45), (8, 8, 0.15), (-105, 10, 0.32), (300, 200, 0.05), (-900, 60, 0.01), (-500, 150, 0.02))
+    means, spreads, shares = zip(*tissues, strict=True)
+    kind = rng.choice(len(tissues), size=(20, 30, 40), p=shares)
+    return rng.normal(np.array(means)[kind], np.array(spreads)[kind])
+
+
+def test_the_fat_of_a_crop_is_not_taken_for_air_of_a_wrong_slope():
+    crop = _crop_with_a_little_gas()
+    assert not {"not-hu", "mr-like", "no-soft-tissue"} & set(codes(preflight(volume(crop))))
+
+
+@pytest.mark.parametrize("change", [lambda v: v + 1024, lambda v: v - 1024])
+def test_a_crop_with_another_scale_is_still_doubted(change):
+    found = codes(preflight(volume(change(_crop_with_a_little_gas()))))
+    assert {"not-hu", "no-soft-tissue"} & set(found)
+
+
 def test_air_alone_has_no_soft_tissue():
     values = np.random.default_rng(0).normal(-990, 10, SIZE[::-1])
     finding = preflight(volume(values))[0]

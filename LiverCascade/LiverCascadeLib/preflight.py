@@ -28,6 +28,8 @@ METAL_ABOVE = 2500
 LEAST_SOFT_TISSUE = 0.02
 # Voxels of CT lie in air or in tissue; 2 to 4 % lie between on real abdomens, in lungs and at surfaces.
 MOST_BETWEEN = 0.25
+# A crop from within a body: little of it lies between lung and fat, or is dense bone; much is muscle and organs.
+CROP_SOFT_TISSUE, CROP_BETWEEN, CROP_FAT, CROP_DENSE, CROP_UPPER_HU = 0.4, 0.05, 0.01, 0.1, 20
 METAL_ML = 5.0
 EMPTY_SLICES = 0.25
 # A top slice through the chest above the liver is at least this much lung; 0.13 where a dome was known to be cut.
@@ -197,6 +199,8 @@ def _values_finding(taken: Sample, array: np.ndarray) -> Finding | None:
     if low >= 0 and high <= 255:
         text = f"These are no CT numbers ({spread}): an 8-bit picture of the CT lost its scale. Pass the original CT."
         return Finding("not-hu", Severity.ERROR, text)
+    if _tissue_alone(values, shares):
+        return None
     rescale = _likely_rescale(values)
     if rescale:
         text = f"These are no Hounsfield units ({spread}): {rescale}, and pass that volume."
@@ -216,6 +220,21 @@ def _values_finding(taken: Sample, array: np.ndarray) -> Finding | None:
         )
         return Finding("not-hu", Severity.WARNING, text)
     return None
+
+
+def _tissue_alone(values: np.ndarray, shares: _Shares) -> bool:
+    """Whether ``values`` are those of CT within a body, with fat among the organs and hardly any air.
+
+    There fat looks as air does in a CT whose slope is ten times too small; the organs above 20 HU tell them apart.
+    """
+    if shares.soft < CROP_SOFT_TISSUE or shares.between > CROP_BETWEEN:
+        return False
+    scanned = values[values > PADDING_BELOW]
+    low, high = SOFT_TISSUE
+    fat = np.count_nonzero((scanned >= -150) & (scanned < low)) / scanned.size
+    dense = np.count_nonzero(scanned > 500) / scanned.size
+    upper = np.percentile(scanned[(scanned >= low) & (scanned < high)], 75)
+    return fat >= CROP_FAT and dense <= CROP_DENSE and upper >= CROP_UPPER_HU
 
 
 def _likely_rescale(values: np.ndarray) -> str | None:
