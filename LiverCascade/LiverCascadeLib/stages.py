@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from .border import Border
 from .findings import Finding
 from .fusing import Answer, Opinion, fuse
 from .geometry import Box, Grid, resample
@@ -102,7 +103,7 @@ class CanonicalStage:
         """See :meth:`Stage.locate`."""
         grid = volume.grid.canonical(self.manifest.spacing_mm)
         ct = resample(volume.array, volume.grid, grid, AIR_HU)
-        return self.predict(ct, None, grid, progress).sum(dim=0), grid
+        return self._answer(ct, None, grid, volume.grid, progress).sum(dim=0), grid
 
     def refine(self, volume: Volume, box: Box, located: Located, wishes: Wishes, progress: Progress) -> Answer:
         """See :meth:`Stage.refine`."""
@@ -121,7 +122,18 @@ class CanonicalStage:
         calibration = self.manifest.calibration
         asked = calibration.features if calibration is not None else ()
         self.keep_spread = wishes.entropy or "mirror_spread" in asked
-        return Opinion(self.predict(ct, prior, grid, progress), grid, self.spread)
+        probability = self._answer(ct, prior, grid, volume.grid, progress)
+        return Opinion(probability, grid, self.spread)
+
+    def _answer(
+        self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, whole: Grid, progress: Progress
+    ) -> torch.Tensor:
+        """:meth:`predict`, with more of the same where the ``whole`` volume ends in tissue."""
+        border = Border.of(ct, grid, whole)
+        ct, prior = border.continued(ct), None if prior is None else border.continued(prior)
+        probability = self.predict(ct, prior, border.grid(grid), progress)
+        self.spread = None if self.spread is None else border.inner(self.spread)
+        return border.inner(probability)
 
 
 class Chain:
