@@ -88,15 +88,25 @@ def test_a_result_is_taken_up_only_where_everything_behind_it_is_the_same(tmp_pa
     ],
 )
 def test_a_drop_needs_a_finding_that_says_why(after, findings, verdict):
-    before = {"liver_dice": 0.96, "findings": ["liver-cut-top"]}
-    cell = robustness.judged(before, {"liver_dice": after, "findings": findings}, ("thick-slices",))
+    before = {"liver_dice": 0.96, "findings": {"liver-cut-top": "cut"}}
+    said = {code: "so" for code in findings}
+    cell = robustness.judged(before, {"liver_dice": after, "findings": said}, ("thick-slices",))
     assert cell == {"drop": round(0.96 - after, 4), "findings": findings, "verdict": verdict}
 
 
 def test_findings_of_the_scan_itself_are_not_those_of_the_change_and_explain_nothing():
-    before = {"liver_dice": 0.96, "findings": ["liver-cut-top", "thick-slices"]}
+    before = {"liver_dice": 0.96, "findings": {"liver-cut-top": "by 20 cm²", "thick-slices": "6 mm"}}
     cell = robustness.judged(before, {**before, "liver_dice": 0.9}, ("thick-slices",))
     assert cell["findings"] == [] and cell["verdict"] == "FAILS"
+
+
+def test_a_finding_of_the_scan_that_now_says_something_else_explains_a_drop():
+    before = {"liver_dice": 0.96, "findings": {"liver-cut-top": "by 20 cm²"}}
+    after = {"liver_dice": 0.9, "findings": {"liver-cut-top": "by 90 cm²"}}
+    cell = robustness.judged(before, after, ("liver-cut-top",))
+    assert cell["findings"] == ["liver-cut-top"] and cell["verdict"] == "explained"
+    assert robustness.judged(before, after, ("liver-cut-bottom",))["verdict"] == "FAILS"
+    assert robustness.judged(before, {**after, "liver_dice": 0.95}, ("liver-cut-top",))["findings"] == []
 
 
 @pytest.fixture

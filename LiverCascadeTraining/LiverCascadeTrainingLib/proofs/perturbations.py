@@ -26,7 +26,6 @@ ARM_FAT_HU, ARM_MUSCLE_HU, BONE_HU, MARROW_HU = -100, 55, 700, 150
 # Fewer photons pass two arms and the body: streaks from arm to arm.
 STREAK_HU, STREAK_MM = 12.0, 60.0
 METAL_RADIUS_MM = 12.0
-_CUT = ("liver-cut-top", "liver-cut-bottom", "liver-cut-side", "no-liver")
 _VALUES = ("not-hu", "mr-like", "no-soft-tissue", "metal", "half-empty")
 
 # Takes scan, liver [k, j, i] and random numbers; gives both changed, on one grid.
@@ -219,10 +218,21 @@ PERTURBATIONS = (
     Perturbation("shift-minus", "−20 HU", partial(_shifted, -20)),
     Perturbation("noise-15", "more noise, SD 15 HU", partial(_noisy, 15.0)),
     Perturbation("noise-40", "more noise, SD 40 HU", partial(_noisy, 40.0)),
-    Perturbation("field-right", "right half of the field of view", partial(_cut, "right"), _CUT),
-    Perturbation("field-inner", "inner half of the field of view, both ways", partial(_cut, "inner"), _CUT),
-    Perturbation("field-upper", "only above the liver's middle", partial(_cut, "upper"), _CUT),
-    Perturbation("field-lower", "only below the liver's middle", partial(_cut, "lower"), _CUT),
+    Perturbation(
+        "field-right", "right half of the field of view", partial(_cut, "right"), ("liver-cut-side", "no-liver")
+    ),
+    Perturbation(
+        "field-inner",
+        "inner half of the field of view, both ways",
+        partial(_cut, "inner"),
+        ("liver-cut-side", "no-liver"),
+    ),
+    Perturbation(
+        "field-upper", "only above the liver's middle", partial(_cut, "upper"), ("liver-cut-bottom", "no-liver")
+    ),
+    Perturbation(
+        "field-lower", "only below the liver's middle", partial(_cut, "lower"), ("liver-cut-top", "no-liver")
+    ),
     Perturbation("arms", "arms down, with streaks", _with_arms),
     *(
         Perturbation(f"padding-{name}", f"filled with {text} around the circle", partial(_padded, value), _VALUES)

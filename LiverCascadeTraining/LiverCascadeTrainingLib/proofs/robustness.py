@@ -113,13 +113,17 @@ def _run(scan: Reference, perturbation: Perturbation | None, cascade: Cascade, d
         "liver_dice": round(dice(result.labels > 0, liver), 4),
         "liver_ml": round(result.liver_volume_ml, 1),
         "reference_liver_ml": round(float(np.count_nonzero(liver)) * milliliters, 1),
-        "findings": _codes(result),
+        "findings": _warnings(result),
     }
 
 
-def _codes(result: Result) -> list[str]:
-    """What a user would be warned of."""
-    return sorted({finding.code for finding in result.findings if finding.severity is not Severity.INFO})
+def _warnings(result: Result) -> dict[str, str]:
+    """What a user would be warned of: the words by code, in the order of the codes."""
+    said: dict[str, list[str]] = {}
+    for finding in result.findings:
+        if finding.severity is not Severity.INFO:
+            said.setdefault(finding.code, []).append(finding.message)
+    return {code: " ".join(said[code]) for code in sorted(said)}
 
 
 def tabulated(results: dict[str, dict[str, dict]], perturbations: Sequence[str]) -> dict:
@@ -148,15 +152,18 @@ def tabulated(results: dict[str, dict[str, dict]], perturbations: Sequence[str])
 
 def judged(before: dict, after: dict, reasons: Sequence[str]) -> dict:
     """One cell: 'holds' where the Dice drops by 0.02 at most, 'explained' where a new finding says why it drops, else
-    'FAILS'. What the unchanged scan was warned of already explains no drop.
+    'FAILS'. What the unchanged scan was warned of in the same words already explains no drop.
 
     Args:
         before, after: results on the unchanged and on the changed scan.
         reasons: codes of findings that explain a drop.
     """
     drop = round(before["liver_dice"] - after["liver_dice"], 4)
-    new = [code for code in after["findings"] if code not in before["findings"]]
-    verdict = HOLDS if drop <= MOST_DROP else EXPLAINED if set(new) & set(reasons) else FAILS
+    known = before["findings"]
+    why = [code for code in reasons if code in after["findings"] and after["findings"][code] != known.get(code)]
+    verdict = HOLDS if drop <= MOST_DROP else EXPLAINED if why else FAILS
+    # A warning that was there and has other words now, such as another area, is only shown where it explains.
+    new = [code for code in after["findings"] if code not in known or (verdict == EXPLAINED and code in why)]
     return {"drop": drop, "findings": new, "verdict": verdict}
 
 
