@@ -88,7 +88,9 @@ def test_the_committed_configurations_are_valid():
         "small-locate": "locate",
         "small-plain": "locate",
         "small-refine": "refine",
+        "trial-context-mistaken": "refine",
         "trial-refine-handed": "refine",
+        "trial-refine-mistaken": "refine",
         "trial-refine-real": "refine",
         "trial-refine-trust": "refine",
     }
