@@ -1,9 +1,9 @@
-"""What networks are shown where a volume ends in the middle of the body."""
+"""What networks are shown where a side of the volume cuts the body near the liver."""
 
 import numpy as np
 import pytest
 import torch
-from LiverCascadeLib.border import BEYOND_MM, Border
+from LiverCascadeLib.border import BEYOND_MM, NEAR_MM, Border
 from LiverCascadeLib.geometry import Box, Grid
 from LiverCascadeLib.located import Located
 from LiverCascadeLib.progress import Progress
@@ -23,13 +23,22 @@ def body() -> np.ndarray:
     return array
 
 
-def border_of(array: np.ndarray, grid: Grid, whole: Grid) -> Border:
-    return Border.of(torch.from_numpy(array.astype(np.float32)), grid, whole)
+def border_of(array: np.ndarray, grid: Grid, whole: Grid, liver: np.ndarray | None = None) -> Border:
+    """With the liver everywhere in the body, unless it is given."""
+    liver = array > 0 if liver is None else liver
+    return Border.of(torch.from_numpy(array.astype(np.float32)), torch.from_numpy(liver).float(), grid, whole)
 
 
-def test_only_sides_at_which_the_body_goes_on_are_continued():
-    beyond = round(BEYOND_MM / SPACING[2])
-    assert border_of(body(), WHOLE, WHOLE).margins == (*NONE[:2], (beyond, beyond))
+def test_a_body_within_air_is_not_continued_nor_is_any_at_the_top_and_the_bottom():
+    border = border_of(body(), WHOLE, WHOLE)
+    assert border.margins == NONE and not border
+
+
+def test_sides_at_which_the_body_goes_on_are_continued():
+    left, back = (round(BEYOND_MM / SPACING[axis]) for axis in (0, 1))
+    cut = WHOLE.crop(Box((30, 20, 0), (60, 50, 30)))
+    border = border_of(body()[:, 20:, 30:], cut, cut)
+    assert border.margins == ((left, 0), (back, 0), (0, 0)) and border
 
 
 def test_a_part_of_a_volume_is_continued_only_where_the_volume_ends_too():
@@ -44,11 +53,22 @@ def test_a_part_of_a_volume_is_continued_only_where_the_volume_ends_too():
 
 def test_a_little_tissue_at_a_side_is_not_continued():
     array = np.full(WHOLE.shape, AIR_HU, np.int16)
-    # One voxel of a side along i has 2 × 4 mm: 49 of them are less than 4 cm², 51 are more.
-    array[:7, :7, 0] = 50
+    # One voxel of a side along i has 2 × 4 mm: 240 of them are less than 20 cm², 255 are more.
+    array[:16, :15, 0] = 50
     assert border_of(array, WHOLE, WHOLE).margins == NONE
-    array[7, :2, 0] = 50
+    array[16, :15, 0] = 50
     assert border_of(array, WHOLE, WHOLE).margins[0] == (round(BEYOND_MM / SPACING[0]), 0)
+
+
+def test_arms_at_a_side_are_not_continued_while_the_liver_is_far():
+    array = body()
+    array[:, 10:40] = 50
+    liver = np.zeros(array.shape, bool)
+    near = round(NEAR_MM / SPACING[0])
+    liver[10:20, 20:30, near : 60 - near] = True
+    assert border_of(array, WHOLE, WHOLE, liver).margins == NONE
+    liver[15, 25, 60 - near] = True
+    assert border_of(array, WHOLE, WHOLE, liver).margins[0] == (0, round(BEYOND_MM / SPACING[0]))
 
 
 @pytest.mark.parametrize("flipped", [False, True])
@@ -59,10 +79,10 @@ def test_sides_are_those_of_the_network_whatever_order_the_voxels_are_stored_in(
         matrix[:3, 3] = whole.to_ras([whole.size[0] - 1, 0, 0])
         whole = Grid(whole.size, matrix)
     grid = whole.canonical((3.0, 3.0, 3.0))
-    ct = torch.from_numpy(np.full(grid.shape, AIR_HU, np.float32))
+    ct = np.full(grid.shape, AIR_HU, np.float32)
     ct[:, 5:20, 0] = 50
     beyond = round(BEYOND_MM / 3)
-    assert Border.of(ct, grid, whole).margins[0] == (beyond, 0)
+    assert border_of(ct, grid, whole).margins[0] == (beyond, 0)
 
 
 def test_what_is_continued_lies_where_it_should_and_comes_back_as_it_was():

@@ -338,6 +338,15 @@ def test_a_located_probability_on_a_coarser_grid_is_enough():
     assert codes(flipped) == ["orientation-left-right"]
 
 
+@pytest.mark.parametrize("cut", [slice(None, 44), slice(44, None)])
+def test_nothing_is_said_about_left_and_right_where_half_of_the_body_is_missing(cut):
+    flip = np.diag([-1.0, 1.0, 1.0, 1.0])
+    half, liver = np.ascontiguousarray(PHANTOM[:, :, cut]), np.ascontiguousarray(LIVER[:, :, cut])
+    grid = volume(half).grid
+    for turned in (grid, grid.transformed(flip)):
+        assert "orientation-left-right" not in codes(judge_orientation(liver, turned, volume(half, turned)))
+
+
 def test_nothing_is_said_about_orientation_without_a_liver_or_a_body():
     assert judge_orientation(np.zeros_like(LIVER), ras_grid(), volume(PHANTOM)) == ()
     assert judge_orientation(LIVER, ras_grid(), volume(np.full_like(PHANTOM, -1000))) == ()

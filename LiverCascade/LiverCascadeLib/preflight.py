@@ -37,6 +37,9 @@ LUNG_AT_TOP = 0.2
 LITTLE_LUNG = 0.1
 LITTLE_LUNG_MM = 40.0
 CUT_AREA_CM2 = 4.0
+# A side cuts the body where it has this much muscle or organ, in cm² of values above 0 HU. Uncut, the sides of six CTs
+# had 14 at most; cut through the middle of the body, 50 or more.
+CUT_THROUGH_CM2 = 20.0
 
 
 @dataclass(frozen=True)
@@ -388,12 +391,22 @@ def judge_orientation(located: np.ndarray, grid: Grid, volume: Volume) -> tuple[
     if low >= high or not inside[low:high].any():
         return ()
     center = liver.mean(axis=0)
-    found = [
-        _left_right(inside[low:high], center, taken.grid),
-        _head_foot(lungs_in(taken.values, inside), low, high, taken),
-        _front_back(taken.values[low:high] > BONE_ABOVE, inside[low:high], taken.grid),
-    ]
+    found = []
+    # The middle of what is seen is not that of the body where one side is cut and the other is not.
+    if not _cut_on_one_side(taken.values[low:high], 2, taken):
+        found.append(_left_right(inside[low:high], center, taken.grid))
+    found.append(_head_foot(lungs_in(taken.values, inside), low, high, taken))
+    if not _cut_on_one_side(taken.values[low:high], 1, taken):
+        found.append(_front_back(taken.values[low:high] > BONE_ABOVE, inside[low:high], taken.grid))
     return tuple(finding for finding in found if finding is not None)
+
+
+def _cut_on_one_side(values: np.ndarray, axis: int, taken: Sample) -> bool:
+    """Whether one end of an axis of [S, A, R] lies in muscle or organs, and the other one does not."""
+    pixel_cm2 = 10 * taken.voxel_ml / float(taken.grid.spacing[2 - axis])
+    ends = (np.take(values, end, axis=axis) > 0 for end in (0, -1))
+    cut = [float(np.count_nonzero(end)) * pixel_cm2 >= CUT_THROUGH_CM2 for end in ends]
+    return cut[0] != cut[1]
 
 
 def _left_right(inside: np.ndarray, center: np.ndarray, grid: Grid) -> Finding | None:

@@ -103,7 +103,12 @@ class CanonicalStage:
         """See :meth:`Stage.locate`."""
         grid = volume.grid.canonical(self.manifest.spacing_mm)
         ct = resample(volume.array, volume.grid, grid, AIR_HU)
-        return self._answer(ct, None, grid, volume.grid, progress).sum(dim=0), grid
+        probability = self.predict(ct, None, grid, progress).sum(dim=0)
+        # Only now it is known whether the liver is near a cut side, which few scans have.
+        border = Border.of(ct, probability, grid, volume.grid)
+        if border:
+            probability = self._continued(border, ct, None, grid, progress).sum(dim=0)
+        return probability, grid
 
     def refine(self, volume: Volume, box: Box, located: Located, wishes: Wishes, progress: Progress) -> Answer:
         """See :meth:`Stage.refine`."""
@@ -122,16 +127,15 @@ class CanonicalStage:
         calibration = self.manifest.calibration
         asked = calibration.features if calibration is not None else ()
         self.keep_spread = wishes.entropy or "mirror_spread" in asked
-        probability = self._answer(ct, prior, grid, volume.grid, progress)
-        return Opinion(probability, grid, self.spread)
+        border = Border.of(ct, prior, grid, volume.grid)
+        return Opinion(self._continued(border, ct, prior, grid, progress), grid, self.spread)
 
-    def _answer(
-        self, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, whole: Grid, progress: Progress
+    def _continued(
+        self, border: Border, ct: torch.Tensor, prior: torch.Tensor | None, grid: Grid, progress: Progress
     ) -> torch.Tensor:
-        """:meth:`predict`, with more of the same where the ``whole`` volume ends in tissue."""
-        border = Border.of(ct, grid, whole)
-        ct, prior = border.continued(ct), None if prior is None else border.continued(prior)
-        probability = self.predict(ct, prior, border.grid(grid), progress)
+        """:meth:`predict` for ``grid``, with more of the same beyond it as ``border`` says."""
+        prior = None if prior is None else border.continued(prior)
+        probability = self.predict(border.continued(ct), prior, border.grid(grid), progress)
         self.spread = None if self.spread is None else border.inner(self.spread)
         return border.inner(probability)
 

@@ -24,6 +24,8 @@ from .records import Records, into_card, write_json
 PROOF = "robustness"
 TABLE_JSON, TABLE_MD = "robustness.json", "robustness.md"
 UNCHANGED = "unchanged"
+# Of what is kept of a run; 2 has the words of the findings.
+FORMAT = 2
 # A liver Dice that drops by more than this needs a finding that says why.
 MOST_DROP = 0.02
 HOLDS, EXPLAINED, FAILS = "holds", "explained", "FAILS"
@@ -69,7 +71,7 @@ def run_robustness(request: Request, say: Callable[[str], None] = print) -> dict
         the content of ``robustness.json``, see :func:`tabulated`.
     """
     cascade = load_cascade(request.models, Options(device=request.device))
-    records = Records(request.folder / "runs", {"weights": cascade.weights})
+    records = Records(request.folder / "runs", {"weights": cascade.weights, "format": FORMAT})
     results = {}
     for case in request.cases:
         results[case] = _case(case, request, cascade, records, say)
