@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .geometry import Box, Grid, axis_maps
-from .preflight import CUT_THROUGH_CM2
+from .sampling import cuts_body
 
 if TYPE_CHECKING:
     import torch
@@ -50,8 +50,8 @@ class Border:
             for face, first, outside in ((0, 0, -1), (size - 1, size - near, size)):
                 index = along.scale * outside + along.offset
                 ends = not -0.5 <= index <= volume_grid.size[along.source_axis] - 0.5
-                tissue = float((ct.select(2 - axis, face) > 0).sum()) * pixel_cm2 if ends else 0.0
-                needed = tissue >= CUT_THROUGH_CM2 and bool((liver.narrow(2 - axis, first, near) > 0.5).any())
+                cut = ends and cuts_body(ct.select(2 - axis, face), pixel_cm2)
+                needed = cut and bool((liver.narrow(2 - axis, first, near) > 0.5).any())
                 sides.append(round(BEYOND_MM / spacing) if needed else 0)
             margins.append(tuple(sides))
         return Border((*margins, (0, 0)))

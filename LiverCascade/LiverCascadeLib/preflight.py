@@ -13,7 +13,7 @@ import numpy as np
 
 from .findings import Finding, Severity
 from .geometry import Grid
-from .sampling import BODY_ABOVE, MOST_VOXELS, Sample, body_silhouette, lungs_in, sample, upright_view
+from .sampling import BODY_ABOVE, MOST_VOXELS, Sample, body_silhouette, cuts_body, lungs_in, sample, upright_view
 from .steps import exhausted
 from .volume import Volume
 
@@ -37,9 +37,6 @@ LUNG_AT_TOP = 0.2
 LITTLE_LUNG = 0.1
 LITTLE_LUNG_MM = 40.0
 CUT_AREA_CM2 = 4.0
-# A side cuts the body where it has this much muscle or organ, in cm² of values above 0 HU. Uncut, the sides of six CTs
-# had 14 at most; cut through the middle of the body, 50 or more.
-CUT_THROUGH_CM2 = 20.0
 
 
 @dataclass(frozen=True)
@@ -404,9 +401,8 @@ def judge_orientation(located: np.ndarray, grid: Grid, volume: Volume) -> tuple[
 def _cut_on_one_side(values: np.ndarray, axis: int, taken: Sample) -> bool:
     """Whether one end of an axis of [S, A, R] lies in muscle or organs, and the other one does not."""
     pixel_cm2 = 10 * taken.voxel_ml / float(taken.grid.spacing[2 - axis])
-    ends = (np.take(values, end, axis=axis) > 0 for end in (0, -1))
-    cut = [float(np.count_nonzero(end)) * pixel_cm2 >= CUT_THROUGH_CM2 for end in ends]
-    return cut[0] != cut[1]
+    first, last = (cuts_body(np.take(values, end, axis=axis), pixel_cm2) for end in (0, -1))
+    return first != last
 
 
 def _left_right(inside: np.ndarray, center: np.ndarray, grid: Grid) -> Finding | None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .geometry import Grid, axis_maps
 
+if TYPE_CHECKING:
+    import torch
+
 SAMPLE_MM = 4.0
 MOST_VOXELS = 2_500_000
 BODY_ABOVE = -300
 LUNG = (-950, -600)
+# A side cuts the body where it has this much muscle or organ, in cm² of values above 0 HU. Uncut, the sides of six CTs
+# had 14 at most; cut through organs, 50 or more.
+CUT_THROUGH_CM2 = 20.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,11 @@ def upright_view(array: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
     maps = axis_maps(grid, upright)
     view = array.transpose([2 - maps[axis].source_axis for axis in (2, 1, 0)])
     return view[tuple(slice(None, None, int(np.sign(maps[axis].scale))) for axis in (2, 1, 0))], upright
+
+
+def cuts_body(side: np.ndarray | torch.Tensor, pixel_cm2: float) -> bool:
+    """Whether a side of a volume, HU of its outermost voxels, lies in muscle or organs."""
+    return float((side > 0).sum()) * pixel_cm2 >= CUT_THROUGH_CM2
 
 
 def body_silhouette(values: np.ndarray) -> np.ndarray | None:

@@ -85,8 +85,7 @@ def mistaken_lesions(probability: torch.Tensor, lesion: torch.Tensor) -> torch.T
     total, counted = probability.sum() * 0.0, 0.0
     found = probability.detach().gt(0.5).cpu().numpy()
     for chance, truth, region in zip(probability.flatten(1), lesion.gt(0), found, strict=True):
-        true, _ = instance_sums(truth.flatten().float(), region)
-        sums, sizes = instance_sums(chance, region)
+        (sums, true), sizes = instance_sums(torch.stack([chance, truth.flatten().to(chance.dtype)]), region)
         diameters = sizes ** (1 / 3) * true[1:].eq(0)
         _, true_sizes = instance_sums(chance, truth.cpu().numpy())
         total = total - (diameters * torch.log(1 - sums[1:] / sizes + _LEAST_CHANCE)).sum()

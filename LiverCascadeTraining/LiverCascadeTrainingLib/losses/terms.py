@@ -93,17 +93,18 @@ def instance_sums(values: torch.Tensor, mask: np.ndarray) -> tuple[torch.Tensor,
     """Sums of values inside each connected component of a mask; voxels touch by faces, edges or corners.
 
     Args:
-        values: of all voxels, [k · j · i] or [j · i].
+        values: of all voxels, […, k · j · i] or […, j · i].
         mask: bool, [k, j, i] or [j, i].
 
     Returns:
-        (sums outside the mask and inside its n components, [1 + n]; voxels of each component, [n]).
+        (sums outside the mask and inside its n components, […, 1 + n]; voxels of each component, [n]).
     """
     from scipy import ndimage
 
     numbers, count = ndimage.label(mask, np.ones((3,) * mask.ndim))
     places = torch.from_numpy(numbers.ravel()).to(values.device, torch.int64)
-    sums = torch.zeros(count + 1, device=values.device, dtype=values.dtype).index_add(0, places, values)
+    nothing = torch.zeros((*values.shape[:-1], count + 1), device=values.device, dtype=values.dtype)
+    sums = nothing.index_add(-1, places, values)
     return sums, torch.bincount(places, minlength=count + 1).to(values.dtype)[1:]
 
 
