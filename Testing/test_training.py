@@ -16,7 +16,16 @@ from LiverCascadeTrainingLib.cases import _save, load_cases
 from LiverCascadeTrainingLib.evaluation import compare, compare_files, dice, lesion_counts, surface_distance_95
 from LiverCascadeTrainingLib.lesions import LesionRanges, add_lesions
 from LiverCascadeTrainingLib.livers import organs_of, with_liver
-from LiverCascadeTrainingLib.looks import LESION, LIVER, LIVER_OR_LESION, SampleSpec
+from LiverCascadeTrainingLib.looks import (
+    LESION,
+    LIVER,
+    LIVER_OR_LESION,
+    SampleSpec,
+    leave_invisible_out,
+    look_up,
+    sample_tissues,
+    shade_neighbors,
+)
 from LiverCascadeTrainingLib.losses import (
     cascade_loss,
     missed_lesions,
@@ -222,6 +231,70 @@ def test_a_liver_that_may_hide_lesions_gets_made_ones_where_that_is_wanted(cache
         samples = SampleSet(load_cases(cache), spec, seed=4, weights={"healthy": 0.0})
         labels = {int(value) for index in range(8) for value in torch.unique(samples[index][1])}
         assert labels == ({0, LESION, LIVER_OR_LESION} if wanted else {0, LIVER_OR_LESION})
+
+
+def test_small_lesions_that_nobody_could_see_are_neither_lesion_nor_liver():
+    noise = torch.randn(40, 60, 80, generator=torch.Generator().manual_seed(1))
+    target = torch.full(noise.shape, LIVER, dtype=torch.uint8)
+    hu = 100 + blur(20 * noise, (1, 1, 1))
+    # A faint, a clear and a bright lesion of 1 cm, and a faint one of more than 2 cm.
+    for place, change in (((5, 5, 5), 0), ((5, 5, 25), -40), ((5, 5, 45), 40)):
+        block = tuple(slice(n, n + 9) for n in place)
+        target[block], hu[block] = LESION, hu[block] + change
+    target[16:38, 20:42, 20:42] = LESION
+    told = leave_invisible_out(hu, target, (1.0, 1.0, 1.0), 0.5)
+    assert (told[5:14, 5:14, 5:14] == LIVER_OR_LESION).all()
+    assert int((told == LIVER_OR_LESION).sum()) == 9**3
+    assert int((told == LESION).sum()) == int((target == LESION).sum()) - 9**3
+    assert torch.equal(leave_invisible_out(hu, target, (1.0, 1.0, 1.0), 0.0), target)
+    # By millimeters, not by voxels: the same lesion of larger voxels is too large to be left out.
+    assert torch.equal(leave_invisible_out(hu, target, (3.0, 3.0, 3.0), 0.5), target)
+    # Where hardly any liver is in sight, nobody knows what it is like.
+    alone = torch.where(target == LESION, target, 0)
+    assert torch.equal(leave_invisible_out(hu, alone, (1.0, 1.0, 1.0), 0.5), alone)
+
+
+def test_samples_leave_out_what_cannot_be_seen_where_that_is_wanted(cache):
+    cases = [case for case in load_cases(cache) if case.kind == "synthetic"]
+    ranges = LesionRanges((4.0, 8.0), chance=1.0, mean_count=4.0)
+    spec = dataclasses.replace(SPEC, real_share=0.0, negative_share=0.0, centered_share=1.0, lesions=ranges)
+    everything = SampleSet(cases, spec, seed=4)
+    visible = SampleSet(cases, dataclasses.replace(spec, least_lesion_contrast=1.5), seed=4)
+    left_out = kept = 0
+    for index in range(12):
+        whole, part = everything[index][1], visible[index][1]
+        assert torch.equal(whole.gt(0), part.gt(0))
+        assert (whole[part == LIVER_OR_LESION] == LESION).all()
+        left_out += int((part == LIVER_OR_LESION).sum())
+        kept += int((part == LESION).sum())
+    assert left_out > 0 and kept > 0
+
+
+def test_neighbors_of_a_liver_get_other_densities_and_fat_bone_and_liver_keep_theirs():
+    hu = torch.full((30, 60, 80), 50.0)
+    hu[:, :, :20], hu[:, :, 60:70], hu[:, :, 70:] = 100.0, -100.0, 700.0
+    liver = torch.zeros_like(hu)
+    liver[:, :, :20] = 1.0
+    changes = []
+    for seed in range(6):
+        rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        change = shade_neighbors(hu, liver, (1.5, 0.8, 0.8), rng, generator) - hu
+        assert (change[:, :, :20] == 0).all() and float(change[:, :, 60:].abs().max()) < 0.01
+        changes.append(change[:, :, 20:60])
+        assert 3 < float(changes[-1].std()) < 40
+    assert float(torch.stack(changes).mean(dim=0).abs().mean()) < 15
+
+
+def test_tissues_between_voxels_are_what_most_of_the_neighborhood_is():
+    rng = np.random.default_rng(3)
+    image = np.kron(rng.integers(0, 6, (5, 6, 7)), np.ones((4, 4, 4), int)).astype(np.uint8)
+    position = torch.from_numpy(rng.uniform(-2, np.array(image.shape) + 1, (30, 30, 30, 3)).astype(np.float32))
+    votes = torch.stack([look_up((image == tissue).astype(np.float32), position) for tissue in range(6)])
+    sure = votes.topk(2, dim=0).values.diff(dim=0).abs()[0] > 1e-3
+    found = sample_tissues(image, position)
+    assert torch.equal(found[sure], votes.argmax(dim=0)[sure].to(torch.uint8))
+    beyond = ((position < -1) | (position > torch.tensor(image.shape))).any(dim=-1)
+    assert beyond.any() and (found[beyond] == Tissue.AIR).all()
 
 
 def test_a_locate_sample_has_one_channel_and_one_label(cache):

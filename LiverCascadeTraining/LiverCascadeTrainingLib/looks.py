@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from LiverCascadeLib.channels import blur
+from LiverCascadeLib.channels import CONTRAST_BLUR_MM, blur
+from scipy import ndimage
 from torch.nn.functional import grid_sample, interpolate
 
 from .anatomy import Tissue
@@ -16,6 +17,10 @@ from .lesions import LesionRanges, add_lesions
 from .painting import draw_palette, paint, scan, torch_noise
 
 BACKGROUND, LIVER, LESION, LIVER_OR_LESION = 0, 1, 2, 3
+# A lesion of 2 cm: from there on, shape tells it from noise whatever its contrast.
+_VISIBLE_MM3 = np.pi / 6 * 20.0**3
+# Voxels from which parenchyma in a patch tells what the liver around a lesion is like.
+_LEAST_PARENCHYMA = 1000
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,10 @@ class SampleSpec:
         located_errors: how often and how much such priors are made worse than they are: 1 often, 0 never.
         vessel_contrast_chance: probability that a real liver's vessels get another contrast.
         lesions_beside_unknown: put synthetic lesions also into real livers that may hide real ones.
+        neighbor_contrast_chance: probability that what lies around a real liver gets other densities, each part its
+            own, so that the liver is not known by how its neighbors differ from it on a handful of CTs.
+        least_lesion_contrast: lesions below 2 cm that differ less from the liver are neither lesion nor liver in the
+            target: see :func:`leave_invisible_out`. 0 keeps all.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -54,6 +63,8 @@ class SampleSpec:
     located_errors: float = 1.0
     vessel_contrast_chance: float = 0.0
     lesions_beside_unknown: bool = False
+    neighbor_contrast_chance: float = 0.0
+    least_lesion_contrast: float = 0.0
 
 
 def _liver_voxel(case: Case, rng: np.random.Generator) -> np.ndarray:
@@ -134,14 +145,25 @@ def sample_tissues(image: np.ndarray, position: torch.Tensor, smooth: bool = Tru
             crop[None, None].float(), where, mode="nearest", padding_mode="zeros", align_corners=True
         )
         return nearest[0, 0].to(torch.uint8)
-    present = torch.unique(crop)
-    votes = torch.stack([(crop == tissue).float() for tissue in present])[None]
-    votes = grid_sample(votes, where, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+    # Where all eight neighbors agree there is nothing to vote on, which is nearly everywhere.
+    corner = torch.stack([(position[..., a] - block[a].start).floor().long() for a in range(3)])
+    inside = torch.stack([(c >= 0) & (c < n - 1) for c, n in zip(corner, crop.shape, strict=True)]).all(dim=0)
+    k, j, i = (c.clamp(0, n - 2) for c, n in zip(corner, crop.shape, strict=True))
+    corners = [crop[a : a + crop.shape[0] - 1, b : b + crop.shape[1] - 1, c : c + crop.shape[2] - 1]
+               for a in (0, 1) for b in (0, 1) for c in (0, 1)]  # fmt: skip
+    agreed = torch.stack([other == corners[0] for other in corners[1:]]).all(dim=0)
+    tissue = corners[0][k, j, i]
+    asked = ~(agreed[k, j, i] & inside)
+    places = where[0][asked][None, None, None]
     # Outside the map no tissue has a vote, which leaves air.
-    best, tissue = torch.full_like(votes[0], 1e-3), torch.full(votes.shape[1:], Tissue.AIR, dtype=torch.uint8)
-    for number, candidate in enumerate(present):
-        tissue[votes[number] > best] = candidate
-        best = torch.maximum(best, votes[number])
+    winner = torch.full((places.shape[3],), Tissue.AIR, dtype=torch.uint8)
+    best = torch.full(winner.shape, 1e-3)
+    for candidate in np.flatnonzero(np.bincount(crop.numpy().ravel())).tolist():
+        votes = (crop == candidate).float()[None, None]
+        votes = grid_sample(votes, places, mode="bilinear", padding_mode="zeros", align_corners=True).flatten()
+        wins = votes > best
+        winner[wins], best[wins] = candidate, votes[wins]
+    tissue[asked] = winner
     return tissue
 
 
@@ -174,7 +196,44 @@ def scan_of(case: Case, position: torch.Tensor, spec: SampleSpec, rng, generator
         (HU float32 [k, j, i], target uint8 [k, j, i] as in :class:`SampleSet`).
     """
     make = _from_synthetic if case.kind == "synthetic" else _from_real
-    return make(case, position, spec, rng, generator)
+    hu, target = make(case, position, spec, rng, generator)
+    if spec.least_lesion_contrast:
+        target = leave_invisible_out(hu, target, spec.spacing_mm[::-1], spec.least_lesion_contrast)
+    return hu, target
+
+
+def leave_invisible_out(
+    hu: torch.Tensor, target: torch.Tensor, spacing: Sequence[float], least_contrast: float
+) -> torch.Tensor:
+    """The target without lesions that nobody could see, where nobody knows what is lesion instead.
+
+    A network that is asked for what noise has buried learns to guess, and guesses elsewhere too.
+
+    Args:
+        hu: what the scanner shows, float32 [k, j, i].
+        target: as in :class:`.samples.SampleSet`.
+        spacing: mm along (k, j, i).
+        least_contrast: a lesion with a volume-equivalent diameter below 2 cm counts as invisible where its mean
+            differs from the parenchyma's median by less than so many of the parenchyma's standard deviations, both
+            smoothed as in :func:`LiverCascadeLib.channels.liver_contrast`.
+
+    Returns:
+        uint8 [k, j, i].
+    """
+    parenchyma = (target == LIVER) | (target == LIVER_OR_LESION)
+    lesion = target == LESION
+    if not bool(lesion.any()) or int(parenchyma.sum()) < _LEAST_PARENCHYMA:
+        return target
+    smooth = blur(hu, [CONTRAST_BLUR_MM / s for s in spacing])
+    around = smooth[parenchyma]
+    numbers, count = ndimage.label(lesion.numpy(), np.ones((3, 3, 3)))
+    sizes = np.bincount(numbers.ravel(), minlength=count + 1)[1:]
+    means = ndimage.mean(smooth.numpy(), numbers, np.arange(1, count + 1))
+    contrasts = np.abs(means - float(around.median())) / max(float(around.std()), 1e-6)
+    invisible = (contrasts < least_contrast) & (sizes * np.prod(spacing) < _VISIBLE_MM3)
+    target = target.clone()
+    target[torch.from_numpy(np.append(False, invisible)[numbers])] = LIVER_OR_LESION
+    return target
 
 
 def _from_synthetic(case: Case, position: torch.Tensor, spec: SampleSpec, rng, generator):
@@ -198,6 +257,8 @@ def _from_real(case: Case, position: torch.Tensor, spec: SampleSpec, rng, genera
         factor = float(rng.choice([rng.uniform(-1.2, -0.3), rng.uniform(-0.3, 0.8), rng.uniform(1.2, 1.8)]))
         detail = (hu - hu[liver].median()).clamp(-60, 120)
         hu = hu + (factor - 1) * blur(detail, tuple(0.6 / s for s in spacing)) * soft
+    if spec.neighbor_contrast_chance and rng.random() < spec.neighbor_contrast_chance:
+        hu = shade_neighbors(hu, soft, spacing, rng, generator)
     if rng.random() < 0.4:  # another contrast in the liver than the rest has
         hu = hu + float(rng.uniform(-35, 35)) * soft
     if rng.random() < 0.6:
@@ -213,6 +274,23 @@ def _from_real(case: Case, position: torch.Tensor, spec: SampleSpec, rng, genera
         hu = blur(hu, tuple(float(rng.uniform(0.3, 1.2)) / s for s in spacing))
     noise = blur(torch.randn(hu.shape, generator=generator), (0.4, 0.5, 0.5))
     return hu + float(rng.uniform(0, 14)) * noise / noise.std(), target
+
+
+def shade_neighbors(
+    hu: torch.Tensor, liver: torch.Tensor, spacing: Sequence[float], rng: np.random.Generator, generator
+) -> torch.Tensor:
+    """Soft tissue around a liver with other densities, each part of it its own.
+
+    Fat, gas and bone keep theirs, which are the same on every scan.
+
+    Args:
+        hu: float32 [k, j, i].
+        liver: share of liver in each voxel, 0…1, [k, j, i].
+        spacing: mm along (k, j, i).
+    """
+    soft_tissue = torch.sigmoid((hu + 20) / 8) * torch.sigmoid((220 - hu) / 15)
+    shading = torch_noise(tuple(hu.shape), float(rng.uniform(20, 60)) / max(spacing), generator)
+    return hu + float(rng.uniform(5, 25)) * shading * soft_tissue * (1 - liver)
 
 
 def no_liver(spec: SampleSpec, rng, generator):

@@ -132,7 +132,7 @@ class SyntheticSection:
     Attributes:
         share: of the samples; the shares of the sources need not add up to 1.
         real_share, negative_share, centered_share, vessel_contrast_chance, located_share, located_errors,
-            lesions_beside_unknown: see :class:`..looks.SampleSpec`.
+            lesions_beside_unknown, neighbor_contrast_chance, least_lesion_contrast: see :class:`..looks.SampleSpec`.
         real_weights: how often single real cases come, against 1 for those that are not named.
         lesions: sizes and counts.
         gentle_prior_steps: steps in which imitated priors are nearly right.
@@ -154,6 +154,8 @@ class SyntheticSection:
     located_seed: int = 2028
     exclude: tuple[str, ...] = ()
     lesions_beside_unknown: bool = False
+    neighbor_contrast_chance: float = 0.0
+    least_lesion_contrast: float = 0.0
     real_weights: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -165,8 +167,10 @@ class SyntheticSection:
             "vessel_contrast_chance",
             "located_share",
             "located_errors",
+            "neighbor_contrast_chance",
         ):
             check_number(getattr(self, name), name, 0, 1)
+        check_number(self.least_lesion_contrast, "least_lesion_contrast", 0)
         check_number(self.gentle_prior_steps, "gentle_prior_steps", 0, whole=True)
         check_number(self.located_looks, "located_looks", 1, whole=True)
         for name, weight in self.real_weights.items():
@@ -415,6 +419,8 @@ class RunConfig:
             located_errors=synthetic.located_errors,
             vessel_contrast_chance=synthetic.vessel_contrast_chance,
             lesions_beside_unknown=synthetic.lesions_beside_unknown,
+            neighbor_contrast_chance=synthetic.neighbor_contrast_chance,
+            least_lesion_contrast=synthetic.least_lesion_contrast,
         )
 
     def prepare_settings(self) -> PrepareSettings:
