@@ -13,6 +13,7 @@ from LiverCascadeLib.volume import read_labels, write_labels
 from LiverCascadeTrainingLib import cli
 from LiverCascadeTrainingLib.anatomy import Tissue, invent_body, smooth_noise
 from LiverCascadeTrainingLib.cases import _save, load_cases
+from LiverCascadeTrainingLib.data.sources import SyntheticSource
 from LiverCascadeTrainingLib.evaluation import compare, compare_files, dice, lesion_counts, surface_distance_95
 from LiverCascadeTrainingLib.lesions import LesionRanges, add_lesions
 from LiverCascadeTrainingLib.livers import organs_of, with_liver
@@ -27,6 +28,7 @@ from LiverCascadeTrainingLib.looks import (
     shade_neighbors,
 )
 from LiverCascadeTrainingLib.losses import (
+    build_loss,
     cascade_loss,
     missed_lesions,
     mistaken_lesions,
@@ -295,6 +297,24 @@ def test_tissues_between_voxels_are_what_most_of_the_neighborhood_is():
     assert torch.equal(found[sure], votes.argmax(dim=0)[sure].to(torch.uint8))
     beyond = ((position < -1) | (position > torch.tensor(image.shape))).any(dim=-1)
     assert beyond.any() and (found[beyond] == Tissue.AIR).all()
+
+
+def test_made_lesions_teach_beside_liver_of_which_nobody_knows_whether_it_is_lesion(cache):
+    ranges = LesionRanges((5.0, 12.0), chance=1.0)
+    spec = dataclasses.replace(SPEC, real_share=1.0, negative_share=0.0, lesions=ranges, lesions_beside_unknown=True)
+    source = SyntheticSource(SampleSet(load_cases(cache), spec, seed=4, weights={"healthy": 0.0}))
+    item = next(item for item in map(source.__getitem__, range(8)) if (item["target"] == LESION).any())
+    assert (item["target"] == LIVER_OR_LESION).any()
+    batch = {"target": item["target"][None], "known": {group: flag[None] for group, flag in item["known"].items()}}
+    logits = torch.zeros(1, 3, *item["target"].shape)
+    for name in ("cascade", "dice-ce"):
+        loss = build_loss(name, labels=3)
+        start = logits.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(loss([start], batch)[0], start)
+        assert (slope[0, 2][item["target"] == LESION] < 0).all()
+        # What may be either is pulled towards both alike.
+        either = item["target"] == LIVER_OR_LESION
+        assert torch.allclose(slope[0, 1][either], slope[0, 2][either], atol=1e-6)
 
 
 def test_a_locate_sample_has_one_channel_and_one_label(cache):

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from LiverCascadeLib.errors import InputError
 
-from ..looks import LIVER, LIVER_OR_LESION
 from ..samples import SampleSet
 
 
@@ -31,12 +30,11 @@ class SyntheticSource(torch.utils.data.Dataset):
         if not 0 <= number < self.length:
             raise IndexError(number)
         image, target = self.samples[number]
-        # Liver of which nobody knows whether it is lesion: known as liver, unknown as lesion.
-        unsure = bool((target == LIVER_OR_LESION).any())
-        known = {"liver": True, "lesion": self.samples.spec.with_lesions and not unsure, "couinaud": False}
+        # Voxels of which nobody knows whether they are lesion say so themselves: lesions beside them are known.
+        known = {"liver": True, "lesion": self.samples.spec.with_lesions, "couinaud": False}
         return {
             "image": image,
-            "target": torch.where(target == LIVER_OR_LESION, torch.full_like(target, LIVER), target),
+            "target": target,
             "known": {group: torch.tensor(value) for group, value in known.items()},
             "name": "synthetic",
             "number": torch.tensor(number),
