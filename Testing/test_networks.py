@@ -15,6 +15,7 @@ import torch
 from LiverCascadeLib.errors import MissingPackageError, ModelError
 from LiverCascadeLib.geometry import Grid
 from LiverCascadeLib.models import build_network, load_manifest, load_network, planar
+from LiverCascadeLib.models.memory_order import InstanceNorm3dOfOne, fastest_order, keep_memory_order
 from LiverCascadeLib.models.slicewise import neighbors
 from LiverCascadeLib.predictor import NetworkPredictor, autocast_dtype
 from LiverCascadeLib.progress import Progress
@@ -79,6 +80,47 @@ def test_a_network_can_be_copied_sent_to_another_process_and_laid_out_for_a_gpu(
         twin = pickle.loads(pickle.dumps(copy.deepcopy(network))).to(memory_format=torch.channels_last_3d)
         found = twin(image.contiguous(memory_format=torch.channels_last_3d))
     assert torch.allclose(found, expected, atol=1e-3)
+
+
+def test_an_instance_norm_of_one_sample_gives_what_pytorchs_gives_and_keeps_the_order_of_memory():
+    generator = torch.Generator().manual_seed(1)
+    usual = torch.nn.InstanceNorm3d(5, affine=True)
+    torch.nn.init.uniform_(usual.weight, 0.5, 2)
+    torch.nn.init.uniform_(usual.bias, -1, 1)
+    (keeping,) = keep_memory_order(torch.nn.Sequential(copy.deepcopy(usual)))
+    assert type(keeping) is InstanceNorm3dOfOne and list(keeping.state_dict()) == list(usual.state_dict())
+    for batch in (1, 2):
+        image = 3 + 2 * torch.randn((batch, 5, 6, 7, 8), generator=generator)
+        last = image.contiguous(memory_format=torch.channels_last_3d)
+        image, last = image.requires_grad_(), last.requires_grad_()
+        expected, plain, found = usual(image), keeping(image), keeping(last)
+        assert torch.allclose(plain, expected, atol=1e-6) and torch.allclose(found, expected, atol=1e-5)
+        slopes = [torch.autograd.grad(answer.square().sum(), source)[0] for answer, source in
+                  ((expected, image), (found, last))]  # fmt: skip
+        assert torch.allclose(*slopes, atol=1e-4)
+    one = last[:1].detach().contiguous(memory_format=torch.channels_last_3d)
+    assert keeping(one).is_contiguous(memory_format=torch.channels_last_3d)
+    assert not usual(one).is_contiguous(memory_format=torch.channels_last_3d)
+
+
+def test_other_kinds_of_norms_are_left_alone_and_decide_the_order_of_memory():
+    class Other(torch.nn.InstanceNorm3d):
+        pass
+
+    convolution = torch.nn.Conv3d(2, 2, 3)
+    other = keep_memory_order(torch.nn.Sequential(convolution, Other(2)))
+    assert type(other[1]) is Other
+    tracking = keep_memory_order(torch.nn.Sequential(torch.nn.InstanceNorm3d(2, track_running_stats=True))).train()
+    tracking(torch.rand(1, 2, 4, 4, 4) + 5)
+    assert float(tracking[0].running_mean.min()) > 0.1
+    keeping = keep_memory_order(torch.nn.Sequential(convolution, torch.nn.InstanceNorm3d(2)))
+    mixed = torch.nn.Sequential(*keeping, torch.nn.GroupNorm(1, 2))
+    for network, order in (
+        (keeping, torch.channels_last_3d), (mixed, torch.contiguous_format), (other, torch.contiguous_format),
+        (torch.nn.Sequential(convolution), torch.contiguous_format),
+    ):  # fmt: skip
+        assert fastest_order(network, "cpu") == order
+        assert fastest_order(network, "cuda:0") == torch.channels_last_3d
 
 
 @pytest.mark.parametrize("name", ["unet", "unet-2.5d", "transunet", "multi-level"])

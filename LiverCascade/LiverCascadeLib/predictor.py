@@ -122,16 +122,14 @@ class NetworkPredictor(Laddered, CanonicalStage):
         thorough: bool = False,
         network: torch.nn.Module | None = None,
     ):
-        import torch
+        from .models.memory_order import fastest_order
 
         self.manifest = manifest
         usual = 1 - THOROUGH_STEP * (1 - manifest.overlap) if thorough else manifest.overlap
         self.overlap = usual if overlap is None else overlap
         self.mirror_axes = manifest.mirror_axes if thorough else ()
-        # Instance norms want plain memory; on the CPU, turning it back and forth would cost more than the convolutions
-        # gain from channels that come last.
-        self._layout = torch.contiguous_format if device == "cpu" else torch.channels_last_3d
         network = load_network(manifest) if network is None else network
+        self._layout = fastest_order(network, device)
         self._network = network.to(device, memory_format=self._layout)
         self.ladder = MemoryLadder(manifest.title, device, batch, self._network.to)
 

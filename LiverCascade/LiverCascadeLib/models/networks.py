@@ -61,12 +61,15 @@ def build_network(architecture: str, arguments: dict[str, Any]) -> torch.nn.Modu
     try:
         # MONAI imports some packages when a network is made.
         with _missing_in_words(architecture, ImportError):
-            return network_class(**arguments)
+            network = network_class(**arguments)
     except LiverCascadeError:
         raise
     except Exception as error:
         # MONAI raises many types here; whatever it is, the cause is the manifest's arguments.
         raise ModelError(f"{architecture} cannot be built from its arguments: {error}") from error
+    from .memory_order import keep_memory_order
+
+    return keep_memory_order(network)
 
 
 def arguments_of(architecture: str) -> tuple[str, ...]:

@@ -103,6 +103,8 @@ class NnUnetStage(Laddered):
     ):
         import torch
 
+        from ..models.memory_order import fastest_order
+
         model.verify()
         paths = folds_in(model.path, model.checkpoint, model.folds)
         checkpoints = [read_checkpoint(path) for path in paths]
@@ -121,7 +123,9 @@ class NnUnetStage(Laddered):
         network.load_state_dict(self._folds[0])
         if len(self._folds) == 1:
             self._folds = [{}]  # the network has them; what is read through the file's pages counts as memory
-        self._layout = torch.contiguous_format if device == "cpu" else torch.channels_last_3d
+        # Sums over channels that come last round otherwise than nnU-Net's.
+        exact = faithful and device == "cpu"
+        self._layout = torch.contiguous_format if exact else fastest_order(network, device)
         self._network = network.eval().requires_grad_(False).to(device, memory_format=self._layout)
         self._loaded = 0
         batch = windows_at_once(device, self.plan.patch_size, self.plan.arguments["features_per_stage"][0])
