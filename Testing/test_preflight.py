@@ -317,6 +317,21 @@ def test_a_flipped_header_contradicts_the_anatomy(signs, expected):
     assert codes(judge_orientation(LIVER, grid, volume(PHANTOM, grid))) == expected
 
 
+@pytest.mark.parametrize(("gaps", "expected"), [(False, []), (True, ["orientation-front-back"])])
+def test_contrast_in_the_bowel_is_told_from_a_spine_by_its_gaps(gaps, expected):
+    array = PHANTOM.copy()
+    body = np.argwhere((array > -200).any(axis=0))
+    low, high = body.min(axis=0), body.max(axis=0)
+    # More of it than of all bone, before the body's middle, and in most slices only.
+    j = slice(low[0] + (3 * (high[0] - low[0])) // 5, high[0] - 3)
+    i = slice((low[1] + high[1]) // 2 - 12, (low[1] + high[1]) // 2 + 12)
+    array[np.arange(len(array)) % 8 > 0, j, i] = 500
+    if gaps:
+        spineless = array[::8]
+        spineless[spineless > 300] = 40
+    assert codes(judge_orientation(LIVER, ras_grid(), volume(array))) == expected
+
+
 @pytest.mark.parametrize("axes", [(2, 1, 0), (1, 2, 0), (0, 2, 1)])
 def test_the_order_of_the_files_axes_does_not_matter(axes):
     matrix = ras_grid().ijk_to_ras.copy()

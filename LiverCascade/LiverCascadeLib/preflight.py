@@ -37,6 +37,9 @@ LUNG_AT_TOP = 0.2
 LITTLE_LUNG = 0.1
 LITTLE_LUNG_MM = 40.0
 CUT_AREA_CM2 = 4.0
+# A spine shows this much dense bone in nearly every slice: in all of them on six real abdomens. Contrast in the bowel
+# shows as much in 93 % of the slices at most, on the one of them that has much of it.
+SPINE_CM2, SPINE_SLICES = 1.0, 0.95
 
 
 @dataclass(frozen=True)
@@ -418,6 +421,15 @@ def _left_right(inside: np.ndarray, center: np.ndarray, grid: Grid) -> Finding |
     return Finding("orientation-left-right", Severity.ERROR, text)
 
 
+def _has_spine(bone: np.ndarray, inside: np.ndarray, grid: Grid) -> bool:
+    """Whether the middle third of the body holds a spine's bone in nearly every slice of ``bone``."""
+    columns = np.flatnonzero(inside.any(axis=(0, 1)))
+    third = len(columns) // 3
+    middle = bone[:, :, columns[0] + third : columns[-1] + 1 - third]
+    area_cm2 = np.count_nonzero(middle, axis=(1, 2)) * float(grid.spacing[0] * grid.spacing[1]) / 100
+    return float((area_cm2 >= SPINE_CM2).mean()) >= SPINE_SLICES
+
+
 def _head_foot(lungs: np.ndarray, low: int, high: int, taken: Sample) -> Finding | None:
     middle = (low + high) // 2
     above = float(np.count_nonzero(lungs[middle:])) * taken.voxel_ml
@@ -439,7 +451,7 @@ def _front_back(bone: np.ndarray, inside: np.ndarray, grid: Grid) -> Finding | N
     middle = float(np.average(rows, weights=inside.sum(axis=(0, 2))))
     off = float(np.average(rows, weights=bone.sum(axis=(0, 2)))) - middle
     depth = np.count_nonzero(inside.any(axis=(0, 2)))
-    if off < 0.05 * depth:
+    if off < 0.05 * depth or _has_spine(bone[:, : round(middle)], inside, grid):
         return None
     text = (
         f"Bone lies {off * float(grid.spacing[1]):.0f} mm in FRONT of the body's middle on average, but the spine "
