@@ -21,6 +21,7 @@ from LiverCascadeLib.volume import Volume
 from LiverCascadeTrainingLib import calibration as training
 from LiverCascadeTrainingLib import cli, held_out, livers
 from LiverCascadeTrainingLib.cards import card_text
+from LiverCascadeTrainingLib.limits import limits_of, overlaps_of
 from tiny_models import Oracle, manifest, save_model, save_pair
 
 USUAL = training.USUAL_FEATURES
@@ -431,7 +432,15 @@ def made_up_cases(count: int, seed: int = 3, weights=("1" * 64, "2" * 64)) -> li
             real = rng.random() < 1 / (1 + np.exp(-(2 * values["mean_logit"] - values["entropy"])))
             lesions.append({"evidence": values, "iou": 0.5 * bool(real), "volume_ml": 1.0, "shown": True})
         lesions[0]["shown"] = False
-        cases.append({"number": number, "seed": 9, "weights": list(weights), "facts": {}, "lesions": lesions})
+        # Real ones are what they look like; one true lesion more is not found.
+        real = [n for n, lesion in enumerate(lesions) if lesion["iou"]]
+        overlaps = {
+            "voxels": [50] * 6,
+            "true": [{"voxels": 50, "size": n % 3} for n in range(len(real) + 1)],
+            "pairs": [[n, place, 50] for place, n in enumerate(real)],
+        }
+        case = {"number": number, "seed": 9, "weights": list(weights), "facts": {}, "lesions": lesions}
+        cases.append({**case, "overlaps": overlaps})
     return cases
 
 
@@ -449,6 +458,36 @@ def test_scores_are_judged_on_lesions_that_they_were_not_fitted_to():
         for lesion in case["lesions"]:
             lesion["iou"] = 0.5 - lesion["iou"]
     assert training.fit(cases, "2" * 64, 9).area_under_curve < 0.55
+
+
+def test_what_limits_find_and_show_in_vain_matches_a_case_counted_by_hand():
+    grid = Grid((40, 40, 10), np.eye(4))
+    truth, labels = np.zeros((10, 40, 40), np.uint16), np.zeros((10, 40, 40), np.uint16)
+    truth[:, 2:38, 2:38] = labels[:, 2:38, 2:38] = 1
+    truth[2:8, 4:12, 4:12] = 2  # 11 mm along its long axis
+    truth[2:8, 20:36, 4:30] = 3  # 30 mm
+    truth[1, 1, 1] = 4  # a crumb
+    labels[2:8, 4:12, 4:12] = 2  # found
+    labels[2:8, 20:36, 4:10] = 3  # a part of the large one, IoU 0.23
+    labels[2:8, 20:22, 20:22] = 4  # a fragment of it, which alone is not it
+    labels[2:4, 15:17, 32:36] = 5  # false
+    sick = overlaps_of(labels, truth, grid)
+    assert [lesion["size"] for lesion in sick["true"]] == [2, 1, None]
+    healthy = overlaps_of(np.where(labels == 5, 2, np.minimum(labels, 1)), np.minimum(truth, 1), grid)
+    scores = [np.array([0.9, 0.6, 0.8, 0.4]), np.array([0.5])]
+    counts, (low, middle, high) = limits_of([sick, healthy], scores, (0.3, 0.6, 0.7))
+    assert counts == (0, 1, 1)
+    assert (low.recall_10_to_20_mm, low.recall_above_20_mm, low.false_per_case) == (1, 1, 1.5)
+    assert (middle.recall_above_20_mm, middle.false_per_case, middle.healthy_with_false) == (1, 0.5, 0)
+    assert (high.recall_10_to_20_mm, high.recall_above_20_mm, high.false_per_case) == (1, 0, 0.5)
+    assert low.healthy_with_false == 1 and low.recall_below_10_mm == 0
+
+
+def test_limits_are_judged_by_scores_of_the_other_half():
+    made = training.fit(made_up_cases(60), "2" * 64, 9)
+    assert sum(made.true_lesions) == sum(len(case["overlaps"]["true"]) for case in made_up_cases(60))
+    falling = [(row.recall_below_10_mm, row.false_per_case) for row in made.limits]
+    assert falling == sorted(falling, reverse=True) and falling[0][0] > falling[-1][0] > 0
 
 
 def test_too_few_lesions_are_not_calibrated_with():
@@ -472,7 +511,8 @@ def test_the_command_takes_up_what_was_run_and_writes_the_calibration_into_model
     assert load_manifest(models / "refine").weights_sha256 == weights[1]
     card = (models / "refine" / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "## Confidence of lesions" in card and made.note in card
-    assert sum(line.startswith("| 0.") for line in card.splitlines()) >= len(made.reliability)
+    assert sum(line.startswith("| 0.") for line in card.splitlines()) >= len(made.reliability) + len(made.limits)
+    assert "What other limits of confidence show" in card
     # A case of another seed is no case of this calibration: it would have to be run, and there is no data for that.
     missing = ["calibrate", str(models), "--data", str(tmp_path), "--cases", "1", "--seed", "10", "-o", str(output)]
     assert cli.main(missing) == 2

@@ -24,6 +24,7 @@ from scipy import optimize
 from .cards import write_card
 from .evaluation import LESION_HIT_IOU
 from .held_out import HeldOutScan, load_scan, make_scan, matched
+from .limits import limits_of, overlaps_of
 
 CALIBRATION = "calibration.json"
 # What is always known; 'mirror_spread' is known only of runs that average over mirrored copies.
@@ -79,7 +80,7 @@ def _case(number: int, cascade: Cascade, data: Path, folder: Path, seed: int) ->
     weights = cascade.weights
     if path.exists():
         case = json.loads(path.read_text(encoding="utf-8"))
-        if (case["seed"], case["weights"]) == (seed, weights):
+        if (case["seed"], case["weights"]) == (seed, weights) and "overlaps" in case:
             return case
     scan = load_scan(scan_path) if scan_path.exists() else make_scan(data, seed, number)
     case = {"number": number, "seed": seed, "weights": weights, **found_lesions(scan, cascade)}
@@ -110,7 +111,9 @@ def found_lesions(scan: HeldOutScan, cascade: Cascade) -> dict:
     ]
     both = np.count_nonzero((result.labels > 0) & (scan.truth > 0))
     total = np.count_nonzero(result.labels) + np.count_nonzero(scan.truth)
-    return {"facts": scan.facts, "liver_dice": round(2 * both / max(1, total), 4), "lesions": lesions}
+    overlaps = overlaps_of(result.labels, scan.truth, scan.volume.grid)
+    dice = round(2 * both / max(1, total), 4)
+    return {"facts": scan.facts, "liver_dice": dice, "lesions": lesions, "overlaps": overlaps}
 
 
 def _logit_of(probability: float) -> float:
@@ -143,6 +146,8 @@ def fit(cases: Sequence[dict], weights_sha256: str, seed: int, least_confidence:
                 f"{LEAST_OF_EACH_KIND} of each kind at least: calibrate on more cases."
             )
         scores[where == half] = _scores(_draft(others, other_real), features[where == half])
+    by_case = np.split(scores, np.cumsum([len(case["lesions"]) for case in cases])[:-1])
+    true_lesions, limits = limits_of([case["overlaps"] for case in cases], by_case)
     shown &= scores >= least_confidence
     tested, tested_real = scores[shown], real[shown]
     if not 0 < np.count_nonzero(tested_real) < len(tested_real):
@@ -168,6 +173,9 @@ def fit(cases: Sequence[dict], weights_sha256: str, seed: int, least_confidence:
         risk_coverage=risk_coverage(tested, tested_real),
         date=datetime.date.today().isoformat(),
         note=NOTE,
+        true_lesions=true_lesions,
+        healthy_cases=sum(not case["overlaps"]["true"] for case in cases),
+        limits=limits,
     )
 
 

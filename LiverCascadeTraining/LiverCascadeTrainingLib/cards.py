@@ -229,4 +229,24 @@ Risk and coverage: of the lesions that are kept, the surest first, the share tha
 | lesions kept | confidence at least | not real |
 |---|---|---|
 {risks}
+{_limits_text(calibration)}"""
+
+
+def _limits_text(calibration: Calibration) -> str:
+    """What other limits of confidence would find, where it was counted."""
+    if not calibration.limits:
+        return ""
+    rows = "\n".join(
+        f"| {row.threshold:g} | {row.recall_below_10_mm:.2f} | {row.recall_10_to_20_mm:.2f} "
+        f"| {row.recall_above_20_mm:.2f} | {row.false_per_case:.2f} | {row.healthy_with_false} |"
+        for row in calibration.limits
+    )
+    few, some, many = calibration.true_lesions
+    return f"""
+What other limits of confidence show on the same scans: recall by the long axis of true lesions, false lesions per
+scan, and how many of the {calibration.healthy_cases} healthy livers get one.
+
+| confidence from | <10 mm ({few}) | 10–20 mm ({some}) | >20 mm ({many}) | false per scan | healthy with any |
+|---|---|---|---|---|---|
+{rows}
 """

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 # By name, the sign that a coefficient may have. :mod:`..lesions.confidence` computes them.
@@ -61,6 +61,26 @@ class RiskAt:
 
 
 @dataclass(frozen=True)
+class LimitAt:
+    """What is found, and what is shown in vain, where lesions are shown from a certain score.
+
+    Attributes:
+        threshold: lesions with a lower score are not shown.
+        recall_below_10_mm, recall_10_to_20_mm, recall_above_20_mm: share of the true lesions of a long axis that are
+            found.
+        false_per_case: shown lesions that are not real, per case.
+        healthy_with_false: how many cases without a lesion have one that is shown.
+    """
+
+    threshold: float
+    recall_below_10_mm: float
+    recall_10_to_20_mm: float
+    recall_above_20_mm: float
+    false_per_case: float
+    healthy_with_false: int
+
+
+@dataclass(frozen=True)
 class Calibration:
     """The score of a model's lesions, and how far it can be trusted.
 
@@ -82,6 +102,9 @@ class Calibration:
         risk_coverage: of falling coverage.
         date: ISO 8601.
         note: what a reader must know.
+        true_lesions: how many the cases have, by the sizes of :class:`LimitAt`; empty where it was not counted.
+        healthy_cases: how many of the cases have no lesion.
+        limits: of rising threshold.
     """
 
     features: tuple[str, ...]
@@ -101,6 +124,9 @@ class Calibration:
     risk_coverage: tuple[RiskAt, ...]
     date: str
     note: str
+    true_lesions: tuple[int, ...] = ()
+    healthy_cases: int = 0
+    limits: tuple[LimitAt, ...] = ()
 
     def confidence(self, evidence: Mapping[str, float]) -> float | None:
         """The score of a lesion, 0…1.
@@ -138,6 +164,8 @@ class Calibration:
             "ranges": tuple(tuple(pair) for pair in values["ranges"]),
             "reliability": tuple(ReliabilityBin(**row) for row in values["reliability"]),
             "risk_coverage": tuple(RiskAt(**row) for row in values["risk_coverage"]),
+            "true_lesions": tuple(values.get("true_lesions", ())),
+            "limits": tuple(LimitAt(**row) for row in values.get("limits", ())),
         }
         return cls(**content)
 
@@ -153,7 +181,7 @@ def problems(values: Any) -> Iterator[str]:
     for name, (accepts, expected) in _RULES.items():
         if name in values and not accepts(values[name]):
             yield f"calibration.{name} is {values[name]!r}, expected {expected}"
-    for name, kind in (("reliability", ReliabilityBin), ("risk_coverage", RiskAt)):
+    for name, kind in (("reliability", ReliabilityBin), ("risk_coverage", RiskAt), ("limits", LimitAt)):
         rows = values.get(name)
         for number, row in enumerate(rows if isinstance(rows, list) else ()):
             where = f"calibration.{name}[{number}]"
@@ -184,8 +212,8 @@ def _parts_that_disagree(values: dict[str, Any]) -> Iterator[str]:
 
 
 def _keys(values: dict[str, Any], kind: type, where: str) -> Iterator[str]:
-    known = [f.name for f in fields(kind)]
-    yield from (f"{where}.{name} is missing" for name in known if name not in values)
+    known = {f.name: f.default is MISSING for f in fields(kind)}
+    yield from (f"{where}.{name} is missing" for name, needed in known.items() if needed and name not in values)
     yield from (f"{where}.{name} is not a known field" for name in values if name not in known)
 
 
@@ -235,4 +263,7 @@ _RULES = {
     "risk_coverage": (lambda v: isinstance(v, list), "a list"),
     "date": _TEXT,
     "note": _TEXT,
+    "true_lesions": (lambda v: isinstance(v, list) and all(map(_is_count, v)), "a list of counts"),
+    "healthy_cases": _COUNT,
+    "limits": (lambda v: isinstance(v, list), "a list"),
 }

@@ -28,6 +28,8 @@ from LiverCascadeLib.postprocess import components
 THRESHOLDS = (0.0, 0.1, 0.5)
 BINS = ("<10", "10–20", ">20")
 ONE_TO_ONE_IOU = 0.5
+# Lobed synthetic lesions leave crumbs beside them, down to a single voxel; what was planted measures 5 mm and more.
+LEAST_LESION_MM = 4.0
 
 
 @dataclass(frozen=True)

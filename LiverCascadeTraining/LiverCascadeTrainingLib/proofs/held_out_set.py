@@ -17,7 +17,7 @@ from LiverCascadeLib.report.files import RESEARCH_USE
 
 from .. import anatomy, held_out, lesions, livers, painting
 from ..evaluation import LESION_HIT_IOU, dice
-from ..evaluation.detection import BINS, FoundLesion, find_lesions
+from ..evaluation.detection import BINS, LEAST_LESION_MM, FoundLesion, find_lesions
 from ..evaluation.pooled import Resampling, mean, ratio
 from ..held_out import HeldOutScan, load_scan, make_scan, save_scan
 from ..lesions import LesionRanges
@@ -33,8 +33,6 @@ OTHER_SEEDS = (*range(2020, 2040), 4711)
 # What this project wants, at one false lesion per case at most.
 WANTED = {"<10": 0.60, "10–20": 0.85, ">20": 0.95}
 MOST_FALSE_PER_CASE = 1.0
-# Lobed lesions leave crumbs beside them, down to a single voxel; lesions that were planted measure 5 mm and more.
-LEAST_LESION_MM = 4.0
 # Whoever draws differently makes another set.
 _MAKERS = (anatomy, painting, lesions, livers, held_out)
 
