@@ -131,8 +131,9 @@ train-default: setup
 	further contrast shaped; \
 	further shaped unseen; \
 	further unseen small-lesions; \
-	deliver refine-small-lesions refine refine; \
-	deliver context-small-lesions refine context; \
+	further small-lesions visible; \
+	deliver refine-visible refine refine; \
+	deliver context-visible refine context; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 

@@ -48,8 +48,8 @@ RESULTS_ORDER = ("geometry", "volume", "lesions", "followup", "report", "dicom",
 # What the extension index's reviewers accept at file scope in a file that Slicer loads.
 AT_FILE_SCOPE = sys.stdlib_module_names | SLICER_MODULES | {"SimpleITK", "numpy", "scipy"}
 
-# Files that hold nothing but networks. No other file imports them by name: models/networks.py loads them on demand.
-NETWORK_FILES = {"nnunet_networks.py"}
+# Files that hold nothing but networks and their parts. Others import them inside the function that needs them.
+NETWORK_FILES = {"memory_order.py", "nnunet_networks.py"}
 
 APACHE_2_SHA256 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 
