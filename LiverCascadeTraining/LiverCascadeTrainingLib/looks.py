@@ -20,7 +20,7 @@ BACKGROUND, LIVER, LESION, LIVER_OR_LESION = 0, 1, 2, 3
 # A lesion of 2 cm: from there on, shape tells it from noise whatever its contrast.
 _VISIBLE_MM3 = np.pi / 6 * 20.0**3
 # Voxels from which parenchyma in a patch tells what the liver around a lesion is like.
-_LEAST_PARENCHYMA = 1000
+LEAST_PARENCHYMA = 1000
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def leave_invisible_out(
     """
     parenchyma = (target == LIVER) | (target == LIVER_OR_LESION)
     lesion = target == LESION
-    if not bool(lesion.any()) or int(parenchyma.sum()) < _LEAST_PARENCHYMA:
+    if not bool(lesion.any()) or int(parenchyma.sum()) < LEAST_PARENCHYMA:
         return target
     smooth = blur(hu, [CONTRAST_BLUR_MM / s for s in spacing])
     around = smooth[parenchyma]

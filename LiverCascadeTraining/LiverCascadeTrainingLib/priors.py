@@ -17,11 +17,8 @@ from LiverCascadeLib.stages import Stage
 from LiverCascadeLib.volume import Volume
 
 from .cases import AIR_HU, Case
-from .looks import LESION, LIVER, LIVER_OR_LESION, SampleSpec, look_up, offsets, scan_of
+from .looks import LEAST_PARENCHYMA, LESION, LIVER, LIVER_OR_LESION, SampleSpec, look_up, offsets, scan_of
 from .painting import torch_noise
-
-# Voxels from which parenchyma in a patch says how dense the liver is.
-_LEAST_PARENCHYMA = 1000
 
 
 def imitate_prior(
@@ -74,7 +71,7 @@ def density_in_patch(hu: torch.Tensor, target: torch.Tensor, prior: torch.Tensor
         prior: located liver probability of the patch.
     """
     parenchyma = (target == LIVER) | (target == LIVER_OR_LESION)
-    liver = parenchyma if int(parenchyma.sum()) >= _LEAST_PARENCHYMA else prior > 0.5
+    liver = parenchyma if int(parenchyma.sum()) >= LEAST_PARENCHYMA else prior > 0.5
     return liver_density(hu, liver) + float(rng.normal(0, 5))
 
 
