@@ -22,7 +22,7 @@ from LiverCascadeLib.postprocess import CleanUp
 from scipy import optimize
 
 from .cards import write_card
-from .evaluation import LESION_HIT_IOU
+from .evaluation import LESION_HIT_IOU, dice
 from .held_out import HeldOutScan, load_scan, make_scan, matched
 from .limits import limits_of, overlaps_of
 
@@ -109,11 +109,12 @@ def found_lesions(scan: HeldOutScan, cascade: Cascade) -> dict:
         }
         for lesion in result.lesions
     ]
-    both = np.count_nonzero((result.labels > 0) & (scan.truth > 0))
-    total = np.count_nonzero(result.labels) + np.count_nonzero(scan.truth)
-    overlaps = overlaps_of(result.labels, scan.truth, scan.volume.grid)
-    dice = round(2 * both / max(1, total), 4)
-    return {"facts": scan.facts, "liver_dice": dice, "lesions": lesions, "overlaps": overlaps}
+    return {
+        "facts": scan.facts,
+        "liver_dice": round(dice(result.labels > 0, scan.truth > 0), 4),
+        "lesions": lesions,
+        "overlaps": overlaps_of(result.labels, scan.truth, scan.volume.grid),
+    }
 
 
 def _logit_of(probability: float) -> float:
