@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import time
@@ -168,6 +167,8 @@ def write_slowly(path, array):
     print("writing", path.name, flush=True)
     result = write(path, array)
     print("wrote", path.name, flush=True)
+    # Here it waits, so that it is killed at this place and not a little later.
+    sys.stdin.readline()
     return result
 cache._write_array = write_slowly
 cache.prepare(Path(sys.argv[1]), Path(sys.argv[2]), cache.PrepareSettings((6.0, 6.0, 6.0)))
@@ -182,13 +183,17 @@ def test_killed_while_it_writes_nothing_half_stays_and_the_rest_is_prepared_next
     roots = [Path(cache_module.__file__).parents[2], Path(sys.modules["LiverCascadeLib"].__file__).parents[1]]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots)), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", _PREPARE, str(data), str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    for count, _ in enumerate(line for line in process.stdout if line.strip() == stop_at):
-        if count == 1:
-            process.send_signal(signal.SIGKILL)
-            break
-    process.wait()
-    process.stdout.close()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, env=environment) as process:
+        studies = 0
+        for line in process.stdout:
+            studies += line.strip() == stop_at
+            if studies == 2:
+                process.kill()
+                break
+            if line.startswith("wrote"):
+                process.stdin.write("\n")
+                process.stdin.flush()
     half = Cache(tmp_path / SETTINGS.key)
     assert half.names == ("p200",) and any(path.name.startswith(".part-p201") for path in half.folder.iterdir())
     assert not half.verify(deep=True)
