@@ -321,6 +321,9 @@ def test_no_uncertainty_gives_no_node_and_another_grid_is_refused(oblique):
 
 # --- in the manifest --------------------------------------------------------------------------------------------
 
+_RECALLS = ("recall_below_10_mm", "recall_10_to_20_mm", "recall_above_20_mm")
+_LIMIT = {"threshold": 0.5, **dict.fromkeys(_RECALLS, 0.5), "false_per_case": 1.0, "healthy_with_false": 0}
+
 
 def test_a_calibration_in_a_manifest_reads_back_the_same(tmp_path):
     digest = save_model(tmp_path, "refine").weights_sha256
@@ -351,6 +354,8 @@ def test_a_calibration_in_a_manifest_reads_back_the_same(tmp_path):
         ({"reliability": [{"low": 0}]}, "calibration.reliability[0].high is missing"),
         ({"reliability": ["none"]}, "expected an object"),
         ({"risk_coverage": [{"coverage": "all", "threshold": 0, "risk": 0}]}, "coverage is 'all'"),
+        ({"limits": [_LIMIT], "true_lesions": [4, 5]}, "limits and 2 counts of true lesions, expected 3"),
+        ({"limits": [_LIMIT], "true_lesions": None}, "limits and 0 counts of true lesions, expected 3"),
         ({"weights_sha256": "1" * 64}, "belongs to other weights"),
     ],
 )

@@ -196,7 +196,7 @@ def _segment(
         findings=tuple(found.findings),
         timings=progress.timings,
         provenance={**_provenance(cascade, options, identity.result()), **found.gate},
-        confidences=_lowered(confidences(found.evidence, cascade.refine.manifest.calibration), found.gate),
+        confidences=_lowered(found.confidences, found.gate),
         evidence=found.evidence,
         uncertainty=found.uncertainty,
         structures=found.structures,
@@ -211,6 +211,7 @@ class _Found:
     findings: list[Finding]
     lesions: tuple[Lesion, ...] = ()
     evidence: dict[int, dict[str, float]] = field(default_factory=dict)
+    confidences: dict[int, float] = field(default_factory=dict)
     uncertainty: Uncertainty | None = None
     gate: dict[str, Any] = field(default_factory=dict)
     structures: Structures | None = None
@@ -251,15 +252,18 @@ def _segment_ct(
     sure = [lesion.id for lesion in lesions if scores.get(lesion.id, 1.0) >= limits.min_lesion_confidence]
     if len(sure) < len(lesions):
         part, lesions = only_lesions(part, sure, crop)
-        features = {number: features[lesion_id] for number, lesion_id in enumerate(sure, start=1)}
+        features, scores = (
+            {number: by_id[lesion_id] for number, lesion_id in enumerate(sure, start=1) if lesion_id in by_id}
+            for by_id in (features, scores)
+        )
     said, doubts = _ask_gate(volume, located, cascade.gate, options) if lesions else ({}, [])
     findings = [*findings, *doubts]
     if doubts and options.gate == "drop":
-        part, lesions, features = np.minimum(part, LIVER_LABEL), (), {}
+        part, lesions, features, scores = np.minimum(part, LIVER_LABEL), (), {}, {}
     labels, lesions = _paste(part, lesions, box, volume.grid)
     findings = list(settled(findings, judge_coverage(labels, volume.grid)))
     structures = _more_structures(answers, cascade.refining, box)
-    return _Found(labels, findings, lesions, features, uncertainty, said, structures)
+    return _Found(labels, findings, lesions, features, scores, uncertainty, said, structures)
 
 
 def _limits(wanted: CleanUp, manifest: Manifest, alone: bool) -> CleanUp:
