@@ -132,8 +132,9 @@ train-default: setup
 	further shaped unseen; \
 	further unseen small-lesions; \
 	further small-lesions visible; \
-	deliver refine-visible refine refine; \
-	deliver context-visible refine context; \
+	further visible neighbors; \
+	deliver refine-neighbors refine refine; \
+	deliver context-neighbors refine context; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 

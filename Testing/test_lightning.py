@@ -66,6 +66,7 @@ def test_the_committed_configurations_are_valid():
     assert roles == {
         "default-context": "refine",
         "default-context-contrast": "refine",
+        "default-context-neighbors": "refine",
         "default-context-shaped": "refine",
         "default-context-small-lesions": "refine",
         "default-context-unseen": "refine",
@@ -75,6 +76,7 @@ def test_the_committed_configurations_are_valid():
         "default-locate-reviewed": "locate",
         "default-refine": "refine",
         "default-refine-contrast": "refine",
+        "default-refine-neighbors": "refine",
         "default-refine-shaped": "refine",
         "default-refine-small-lesions": "refine",
         "default-refine-unseen": "refine",

@@ -117,6 +117,28 @@ def test_lesions_lie_in_the_liver_and_change_only_its_surroundings():
     assert torch.equal(changed[far], hu[far])
 
 
+def test_a_bulging_lesion_leaves_the_liver_but_not_through_bone():
+    liver = torch.zeros(40, 60, 60, dtype=torch.bool)
+    liver[:, :30] = True
+    hu = torch.where(liver, 100.0, -100.0)
+    hu[:, 34:] = 400.0
+    outside, most = [], 0.0
+    for seed in range(20):
+        masks = []
+        for bulge in (0.0, 1.0):
+            ranges = LesionRanges((8.0, 10.0), 1.0, mean_count=4.0, bulge_chance=bulge)
+            rng, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+            changed, mask = add_lesions(hu, liver, (1.5, 1.0, 1.0), ranges, rng, generator)
+            masks.append(mask)
+        assert not (masks[0] & ~liver).any()
+        outside.append(int((masks[1] & ~liver).sum()))
+        assert not masks[1][:, 34:].any()
+        if outside[-1]:
+            # It looks like the lesion there, not like the fat that it pushed away.
+            most = max(most, float((changed - hu)[masks[1] & ~liver].max()))
+    assert np.count_nonzero(outside) >= 5 and most > 80
+
+
 def test_patchy_lesions_are_lobed():
     liver = torch.ones(40, 40, 40, dtype=torch.bool)
     roughness = []

@@ -7,8 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from LiverCascadeLib.channels import blur
+from scipy import ndimage
 
 from .painting import torch_noise
+
+# Bone, and vessels in the arterial phase.
+_DOES_NOT_YIELD_HU = 200.0
+_CAPSULE_SHARPNESS_MM = 0.4
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class LesionRanges:
         zoned_chance: probability that a large lesion has a dead core of any shape in a shell that is only a little
             darker than the liver.
         mimic_chance: probability that a liver gets what looks like lesions and is none: dark vessels and fissures.
+        bulge_chance: probability that a lesion at the liver's surface bulges over it instead of ending there.
     """
 
     radius_mm: tuple[float, float] = (2.5, 42.0)
@@ -33,6 +39,7 @@ class LesionRanges:
     patchy_chance: float = 0.0
     zoned_chance: float = 0.0
     mimic_chance: float = 0.0
+    bulge_chance: float = 0.0
 
 
 def add_lesions(
@@ -52,7 +59,7 @@ def add_lesions(
         ranges: sizes and counts.
 
     Returns:
-        (hu with lesions, bool lesion mask); both new tensors.
+        (hu with lesions, bool lesion mask); both new tensors. The mask leaves the liver only where lesions bulge.
     """
     mask = torch.zeros_like(liver)
     if ranges.mimic_chance and rng.random() < ranges.mimic_chance:
@@ -102,12 +109,24 @@ def _add_one(hu, mask, liver, center, radius, base, spacing, ranges, rng, genera
         depth, values, sharpness = _patchy(depth, values, base, radius, spacing, rng, generator)
     if radius > 10 and ranges.zoned_chance and rng.random() < ranges.zoned_chance:
         values = _zoned(depth, base, radius, spacing, rng, generator)
-    inside_liver = liver[block]
-    alpha = torch.sigmoid(depth / sharpness) * blur(inside_liver.float(), tuple(0.7 / s for s in spacing))
+    room = liver[block]
+    if ranges.bulge_chance and rng.random() < ranges.bulge_chance:
+        room = _beyond_the_capsule(room, hu[block], rng.uniform(0.2, 0.9) * radius, spacing)
+        # It may fade into the liver, but not into the fat or the lung around.
+        sharpness = torch.where(liver[block], sharpness, _CAPSULE_SHARPNESS_MM)
+    alpha = torch.sigmoid(depth / sharpness) * blur(room.float(), tuple(0.7 / s for s in spacing))
     hu, mask = hu.clone(), mask.clone()
     hu[block] = hu[block] * (1 - alpha) + values * alpha
-    mask[block] |= (depth > 0) & inside_liver
+    mask[block] |= (depth > 0) & room
     return hu, mask
+
+
+def _beyond_the_capsule(liver, hu, reach_mm, spacing):
+    """The liver with what lies around it, up to a distance; bone and vessels full of contrast medium do not yield."""
+    if bool(liver.all()):
+        return liver
+    away = torch.from_numpy(ndimage.distance_transform_edt(~liver.numpy(), spacing))
+    return liver | ((away <= reach_mm) & (hu < _DOES_NOT_YIELD_HU))
 
 
 def _patchy(depth, values, base, radius, spacing, rng, generator):

@@ -243,7 +243,9 @@ def _from_synthetic(case: Case, position: torch.Tensor, spec: SampleSpec, rng, g
     hu = paint(tissue, draw_palette(rng), spacing, rng, generator)
     hu, lesions = add_lesions(hu, liver, spacing, spec.lesions, rng, generator)
     hu = scan(hu, spacing, rng, generator)
-    return hu, liver.to(torch.uint8) + lesions.to(torch.uint8)
+    target = liver.to(torch.uint8)
+    target[lesions] = LESION
+    return hu, target
 
 
 def _from_real(case: Case, position: torch.Tensor, spec: SampleSpec, rng, generator):

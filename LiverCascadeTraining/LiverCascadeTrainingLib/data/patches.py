@@ -246,7 +246,7 @@ class PatchDataset(torch.utils.data.Dataset):
             rng,
             generator,
         )
-        return hu.numpy(), labels + mask.numpy().astype(np.uint8)
+        return hu.numpy(), np.where(mask.numpy(), np.uint8(LESION), labels)
 
 
 def _middle(
