@@ -10,6 +10,7 @@ from LiverCascadeLib.errors import EXIT_CANCELLED, LiverCascadeError
 
 from .commands import (
     ablate,
+    average,
     bodies,
     calibrate,
     card,
@@ -36,6 +37,7 @@ COMMANDS = (
     evaluate,
     ablate,
     export,
+    average,
     card,
     measure,
     calibrate,
