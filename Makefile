@@ -105,7 +105,7 @@ train-default: setup
 	    --accelerator cpu --no-export "$$@"; \
 	}; \
 	deliver() { \
-	  "$$train" export "$(RUNS)/$$1/$$2" --to "$(MODELS)/$$3" --sources "$(CONFIGS)/default-sources.json"; \
+	  "$$train" export "$(RUNS)/$$1/$$2" --to "$$3" --sources "$(CONFIGS)/default-sources.json"; \
 	}; \
 	first="$(RUNS)/first"; \
 	further() { \
@@ -124,7 +124,7 @@ train-default: setup
 	"$$train" bodies --data "$(DATA)" --cache "$(RUNS)/cases" --models "$$first"; \
 	step refine context --start-from "$$first/refine" --locate "$$first/locate"; \
 	step locate locate-reviewed --start-from "$$first/locate"; \
-	deliver locate-reviewed locate locate; \
+	deliver locate-reviewed locate "$(MODELS)/locate"; \
 	step refine context-lesions --start-from "$(RUNS)/context/refine" --locate "$(MODELS)/locate"; \
 	step refine refine-lesions --start-from "$$first/refine" --locate "$(MODELS)/locate"; \
 	further lesions contrast; \
@@ -133,8 +133,10 @@ train-default: setup
 	further unseen small-lesions; \
 	further small-lesions visible; \
 	further visible neighbors; \
-	deliver refine-neighbors refine refine; \
-	deliver context-neighbors refine context; \
+	for model in context refine; do \
+	  deliver $$model-neighbors refine "$$first/$$model-neighbors"; \
+	  "$$train" average "$$first/$$model-visible" "$$first/$$model-neighbors" --to "$(MODELS)/$$model"; \
+	done; \
 	"$$train" calibrate "$(MODELS)" --data "$(DATA)" -o "$(RUNS)/calibration" --apply; \
 	"$$train" measure --models "$(MODELS)" --data "$(DATA)"
 
