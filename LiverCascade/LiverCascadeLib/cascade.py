@@ -252,10 +252,7 @@ def _segment_ct(
     sure = [lesion.id for lesion in lesions if scores.get(lesion.id, 1.0) >= limits.min_lesion_confidence]
     if len(sure) < len(lesions):
         part, lesions = only_lesions(part, sure, crop)
-        features, scores = (
-            {number: by_id[lesion_id] for number, lesion_id in enumerate(sure, start=1) if lesion_id in by_id}
-            for by_id in (features, scores)
-        )
+        features, scores = _renumbered(features, sure), _renumbered(scores, sure)
     said, doubts = _ask_gate(volume, located, cascade.gate, options) if lesions else ({}, [])
     findings = [*findings, *doubts]
     if doubts and options.gate == "drop":
@@ -264,6 +261,11 @@ def _segment_ct(
     findings = list(settled(findings, judge_coverage(labels, volume.grid)))
     structures = _more_structures(answers, cascade.refining, box)
     return _Found(labels, findings, lesions, features, scores, uncertainty, said, structures)
+
+
+def _renumbered(by_id: dict[int, Any], kept: Sequence[int]) -> dict[int, Any]:
+    """Values by the new ids of the lesions that are kept, as :func:`.postprocess.only_lesions` counts them."""
+    return {number: by_id[lesion_id] for number, lesion_id in enumerate(kept, start=1) if lesion_id in by_id}
 
 
 def _limits(wanted: CleanUp, manifest: Manifest, alone: bool) -> CleanUp:

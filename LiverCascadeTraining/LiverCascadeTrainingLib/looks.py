@@ -202,6 +202,11 @@ def scan_of(case: Case, position: torch.Tensor, spec: SampleSpec, rng, generator
     return hu, target
 
 
+def parenchyma_of(target: torch.Tensor) -> torch.Tensor:
+    """Liver that is no known lesion, bool; ``target`` as in :class:`.samples.SampleSet`."""
+    return (target == LIVER) | (target == LIVER_OR_LESION)
+
+
 def leave_invisible_out(
     hu: torch.Tensor, target: torch.Tensor, spacing: Sequence[float], least_contrast: float
 ) -> torch.Tensor:
@@ -220,7 +225,7 @@ def leave_invisible_out(
     Returns:
         uint8 [k, j, i].
     """
-    parenchyma = (target == LIVER) | (target == LIVER_OR_LESION)
+    parenchyma = parenchyma_of(target)
     lesion = target == LESION
     if not bool(lesion.any()) or int(parenchyma.sum()) < LEAST_PARENCHYMA:
         return target

@@ -17,7 +17,7 @@ from LiverCascadeLib.stages import Stage
 from LiverCascadeLib.volume import Volume
 
 from .cases import AIR_HU, Case
-from .looks import LEAST_PARENCHYMA, LESION, LIVER, LIVER_OR_LESION, SampleSpec, look_up, offsets, scan_of
+from .looks import LEAST_PARENCHYMA, LESION, SampleSpec, look_up, offsets, parenchyma_of, scan_of
 from .painting import torch_noise
 
 
@@ -70,7 +70,7 @@ def density_in_patch(hu: torch.Tensor, target: torch.Tensor, prior: torch.Tensor
         target: of the patch, as in :class:`.samples.SampleSet`.
         prior: located liver probability of the patch.
     """
-    parenchyma = (target == LIVER) | (target == LIVER_OR_LESION)
+    parenchyma = parenchyma_of(target)
     liver = parenchyma if int(parenchyma.sum()) >= LEAST_PARENCHYMA else prior > 0.5
     return liver_density(hu, liver) + float(rng.normal(0, 5))
 

@@ -26,9 +26,6 @@ FEATURES = {
     "mirror_spread": -1,
 }
 
-# Of lesions, by their long axis, as :class:`LimitAt` has them.
-SIZES = ("below 10 mm", "10 to 20 mm", "above 20 mm")
-
 
 @dataclass(frozen=True)
 class ReliabilityBin:
@@ -199,10 +196,11 @@ def problems(values: Any) -> Iterator[str]:
 def _parts_that_disagree(values: dict[str, Any]) -> Iterator[str]:
     """What is wrong between fields that are right by themselves."""
     limits, counts = (values.get(name, []) for name in ("limits", "true_lesions"))
-    if isinstance(limits, list) and isinstance(counts, list) and limits and len(counts) != len(SIZES):
+    recalls = [f.name for f in fields(LimitAt) if f.name.startswith("recall_")]
+    if isinstance(limits, list) and isinstance(counts, list) and limits and len(counts) != len(recalls):
         yield (
-            f"calibration has limits and {len(counts)} counts of true lesions, expected {len(SIZES)}: one each for "
-            + ", ".join(SIZES)
+            f"calibration has limits and {len(counts)} counts of true lesions, expected {len(recalls)}: one each for "
+            + ", ".join(recalls)
         )
     features, coefficients, ranges = (values.get(name) for name in ("features", "coefficients", "ranges"))
     if not all(isinstance(part, list) for part in (features, coefficients, ranges)):

@@ -8,14 +8,13 @@ arXiv:1803.05407). Of networks that were trained apart the mean is worth nothing
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from LiverCascadeLib.errors import ModelError
-from LiverCascadeLib.models import Manifest, load_manifest, load_network, save_weights
+from LiverCascadeLib.models import Manifest, load_manifest, load_network
 
-from ..cards import write_card
+from .delivery import write_model
 from .judging import WEIGHTS
 
 # What two models must have in common, for their weights to mean the same.
@@ -39,7 +38,7 @@ def average_models(folders: Sequence[Path], to: Path) -> Manifest:
     manifests = [load_manifest(folder) for folder in folders]
     if len(manifests) < 2:
         raise ModelError(f"A mean of weights needs two models or more; {len(manifests)} was named.")
-    if any(Path(to).resolve() == Path(folder).resolve() for folder in folders):
+    if any(to.resolve() == folder.resolve() for folder in folders):
         raise ModelError(f"The mean would replace {to}, which it is made of. Choose another folder.")
     last = manifests[-1]
     for manifest in manifests[:-1]:
@@ -57,16 +56,8 @@ def average_models(folders: Sequence[Path], to: Path) -> Manifest:
         for name, tensor in states[-1].items()
     }
     networks[-1].load_state_dict(mean)
-    to = Path(to)
-    to.mkdir(parents=True, exist_ok=True)
-    part = to / f".{WEIGHTS}"
-    digest = save_weights(networks[-1], part)
-    steps = {name: last.measured[name] for name in ("training_steps",) if name in last.measured}
-    measured = {**steps, "mean_of": [manifest.weights_sha256 for manifest in manifests]}
-    averaged = dataclasses.replace(
-        last, weights_sha256=digest, weights_file=WEIGHTS, measured=measured, calibration=None, folder=to
-    )
-    os.replace(part, to / WEIGHTS)
-    averaged.save(to)
-    write_card(to)
-    return averaged
+    measured = {"mean_of": [manifest.weights_sha256 for manifest in manifests]}
+    if "training_steps" in last.measured:
+        measured["training_steps"] = last.measured["training_steps"]
+    own = {"weights_file": WEIGHTS, "measured": measured, "calibration": None, "folder": to}
+    return write_model(networks[-1], to, lambda digest: dataclasses.replace(last, weights_sha256=digest, **own))

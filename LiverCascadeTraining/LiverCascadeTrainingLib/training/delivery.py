@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from LiverCascadeLib.errors import InputError
 from LiverCascadeLib.models import Manifest, save_weights
@@ -18,6 +18,9 @@ from .fit import load_checkpoint
 from .judging import WEIGHTS, manifest_of
 from .module import SegmentationModule
 from .record import RunFolder
+
+if TYPE_CHECKING:
+    import torch
 
 CHOICES = ("best", "last")
 
@@ -57,17 +60,35 @@ def export_run(
         raise InputError(f"The run {folder} has no checkpoint yet. Train it first.")
     module = SegmentationModule(config)
     step = load_checkpoint(module, path)
-    to.mkdir(parents=True, exist_ok=True)
-    part = to / f".{WEIGHTS}"
-    digest = save_weights(module.average.float(), part)
     data = tuple(config.model.training_data if sources is None else sources)
     measured: dict[str, Any] = {"training_steps": step, **validation_at(run.path, step)}
-    manifest = manifest_of(config, digest, training_data=data, measured=measured, folder=to)
+    manifest = write_model(
+        module.average.float(),
+        to,
+        lambda digest: manifest_of(config, digest, training_data=data, measured=measured, folder=to),
+    )
+    if to.resolve() != run.path.resolve():
+        shutil.copyfile(run.path / "config.yaml", to / "training.yaml")
+    return manifest
+
+
+def write_model(network: torch.nn.Module, to: Path, manifest_for: Callable[[str], Manifest]) -> Manifest:
+    """Writes weights, manifest and card of a model; weights are complete or those of before.
+
+    Args:
+        network: with the weights.
+        to: the model's folder; its parents are made.
+        manifest_for: makes the manifest, once the SHA-256 of the weights is known.
+
+    Returns:
+        The manifest as written.
+    """
+    to.mkdir(parents=True, exist_ok=True)
+    part = to / f".{WEIGHTS}"
+    manifest = manifest_for(save_weights(network, part))
     os.replace(part, to / WEIGHTS)
     manifest.save(to)
     write_card(to)
-    if to.resolve() != run.path.resolve():
-        shutil.copyfile(run.path / "config.yaml", to / "training.yaml")
     return manifest
 
 
