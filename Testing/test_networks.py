@@ -26,6 +26,7 @@ from LiverCascadeTrainingLib.networks import (
     build,
     divisor_of,
     fitting_patch,
+    float32_where_thin,
     labels_of,
     outputs_of,
     plan_levels,
@@ -53,7 +54,7 @@ def test_a_preset_is_plain_data_from_which_the_engine_builds_a_network_that_trai
     architecture, arguments = build_tiny(name)
     assert json.loads(json.dumps(arguments)) == arguments
     torch.manual_seed(0)
-    network = build_network(architecture, arguments)
+    network = float32_where_thin(build_network(architecture, arguments))
     batch = two_cases(TINY[name].patch_size)
     with torch.autocast("cpu", torch.bfloat16):
         outputs = outputs_of(network.train()(batch["image"]))
@@ -80,6 +81,25 @@ def test_a_network_can_be_copied_sent_to_another_process_and_laid_out_for_a_gpu(
         twin = pickle.loads(pickle.dumps(copy.deepcopy(network))).to(memory_format=torch.channels_last_3d)
         found = twin(image.contiguous(memory_format=torch.channels_last_3d))
     assert torch.allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (5, 5, 5)], ids=str)
+@pytest.mark.parametrize("shape", [(2, 4, 4), (4, 2, 8), (3, 1, 4), (4, 4, 1), (6, 8, 8)], ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolutions_thinner_than_their_kernel_learn_in_bf16_what_they_learn_in_float32(kernel, shape, stride):
+    generator = torch.Generator().manual_seed(3)
+    usual = torch.nn.Conv3d(16, 16, kernel, stride, [size // 2 for size in kernel])
+    network = float32_where_thin(torch.nn.Sequential(copy.deepcopy(usual)))
+    assert list(network[0].state_dict()) == list(usual.state_dict())
+    image = torch.randn((1, 16, *shape), generator=generator)
+    slopes = []
+    for reduced in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+            answer = network(image)
+        assert answer.dtype == torch.float32 or (reduced and min(shape) >= kernel[0])
+        pull = torch.linspace(-1, 1, answer.numel()).reshape(answer.shape).to(answer.dtype)
+        slopes.append(torch.autograd.grad(answer, network[0].weight, pull)[0])
+    assert torch.linalg.norm(slopes[1] - slopes[0]) < 0.02 * torch.linalg.norm(slopes[0])
 
 
 def test_an_instance_norm_of_one_sample_gives_what_pytorchs_gives_and_keeps_the_order_of_memory():

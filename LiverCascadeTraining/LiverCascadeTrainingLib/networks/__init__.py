@@ -6,6 +6,7 @@ from .heads import labels_of, set_answer, with_levels
 from .outputs import outputs_of
 from .plans import Plan, plan_levels
 from .presets import PRESETS, Preset, build, divisor_of, fitting_patch
+from .thin import float32_where_thin
 
 __all__ = [
     "PRESETS",
@@ -14,6 +15,7 @@ __all__ = [
     "build",
     "divisor_of",
     "fitting_patch",
+    "float32_where_thin",
     "labels_of",
     "outputs_of",
     "plan_levels",

@@ -12,7 +12,7 @@ from LiverCascadeLib.models import build_network
 
 from ..data.patches import Finisher, RawSample
 from ..losses import build_loss
-from ..networks import outputs_of
+from ..networks import float32_where_thin, outputs_of
 from ..optimizers import build_optimizer, build_schedule
 from .config import RunConfig
 from .judging import CaseScore, Judge, figures_of
@@ -45,6 +45,7 @@ class SegmentationModule(lightning.LightningModule):
         self.average = copy.deepcopy(self.network).eval()
         for parameter in self.average.parameters():
             parameter.requires_grad_(False)
+        float32_where_thin(self.network)
         self.loss = build_loss(config.loss.name, labels=config.channels, **config.loss.arguments)
         self.parts: dict[str, float] = {}
         self.unlabeled_samples = 0
