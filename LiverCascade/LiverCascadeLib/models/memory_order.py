@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .classes import swap_class
+
 
 class InstanceNorm3dOfOne(nn.InstanceNorm3d):
     """:class:`torch.nn.InstanceNorm3d`; a single sample on the CPU is normalized as a batch of one.
@@ -33,11 +35,7 @@ def keep_memory_order(network: nn.Module) -> nn.Module:
     Returns:
         the same network.
     """
-    for module in network.modules():
-        # Exactly this class: one that inherits from it may do something else.
-        if type(module) is nn.InstanceNorm3d:
-            module.__class__ = InstanceNorm3dOfOne
-    return network
+    return swap_class(network, nn.InstanceNorm3d, InstanceNorm3dOfOne)
 
 
 def fastest_order(network: nn.Module, device: str) -> torch.memory_format:

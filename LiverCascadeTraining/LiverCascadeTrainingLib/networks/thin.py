@@ -9,6 +9,7 @@ float32 costs nothing.
 from __future__ import annotations
 
 import torch
+from LiverCascadeLib.models.classes import swap_class
 from torch import nn
 
 
@@ -31,8 +32,4 @@ def float32_where_thin(network: nn.Module) -> nn.Module:
     Returns:
         the same network.
     """
-    for module in network.modules():
-        # Exactly this class: one that inherits from it may do something else.
-        if type(module) is nn.Conv3d:
-            module.__class__ = Conv3dOfThin
-    return network
+    return swap_class(network, nn.Conv3d, Conv3dOfThin)
