@@ -79,6 +79,19 @@ def test_contrast_leaves_out_other_lesions_what_is_near_and_what_is_no_liver():
     assert first.values["mean_hu"] == 40
 
 
+def test_the_shell_ends_where_it_says_whatever_rounding_says():
+    fine = Grid((60, 60, 24), np.diag([-0.6, -0.6, 1.6, 1]))
+    labels, array = np.ones(fine.shape, np.uint8), np.random.default_rng(3).integers(0, 200, fine.shape)
+    labels[12, 30, 30] = 2
+    k, j, i = np.ogrid[-12:12, -30:30, -30:30]
+    # In tenths of a millimeter: exactly 2 mm away are voxels such as (1.2, 0, 1.6), exactly 10 mm (6, 0, 8).
+    squares = (6 * i) ** 2 + (6 * j) ** 2 + (16 * k) ** 2
+    assert np.isin([20**2, 100**2], squares).all()
+    shell = (squares > 20**2) & (squares <= 100**2)
+    (lesion,) = assess(Volume(array.astype(np.int16), fine), labels).lesions
+    assert lesion.values["contrast_hu"] == pytest.approx(array[12, 30, 30] - array[shell].mean(), abs=1e-6)
+
+
 def test_contrast_is_not_known_without_enough_liver_around():
     labels = block(20, 30, 20, 30, 5, 10, value=2)
     block(33, 34, 20, 25, 5, 7, value=1, onto=labels)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from LiverCascadeLib.geometry import Grid
-from LiverCascadeLib.lesions.measurements import LIVER_MEASUREMENTS, MEASUREMENTS, Measurement, measure
+from LiverCascadeLib.lesions.measurements import (
+    LIVER_MEASUREMENTS,
+    MEASUREMENTS,
+    Measurement,
+    measure,
+    measuring_steps,
+    region_of,
+)
 from LiverCascadeLib.lesions.region import Region
 
 GRID = Grid((20, 20, 20), np.array([[-2.0, 0, 0, 10], [0, 2.0, 0, -5], [0, 0, 3.0, 7], [0, 0, 0, 1]]))
@@ -88,6 +97,13 @@ def test_another_measurement_is_one_declaration():
 
     width = Measurement("width_mm", "Width", "mm", 1, widest_mm)
     assert width.text(width.compute(Region(np.ones((1, 1, 4), bool), GRID))) == "6.0"
+
+
+def test_a_user_interface_gets_its_turn_before_each_figure():
+    region, done = region_of(np.ones((3, 3, 3), bool), GRID), []
+    watched = [replace(m, compute=lambda region, m=m: done.append(m.key) or m.compute(region)) for m in MEASUREMENTS]
+    counts = [len(done) for _ in measuring_steps(region, watched)]
+    assert counts == list(range(len(MEASUREMENTS))) and len(done) == len(MEASUREMENTS)
 
 
 def test_without_a_ct_only_the_shape_is_known():

@@ -6,13 +6,14 @@ A measurement that is not defined for a lesion (no CT, no liver, an erased segme
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
 from ..geometry import Box, Grid
+from ..steps import exhausted
 from .assessment import Value
 from .diameters import largest_diameter_mm, slice_axis
 from .region import Around, Region
@@ -428,7 +429,18 @@ def region_of(
 
 def measure_region(region: Region) -> dict[str, Value]:
     """All :data:`MEASUREMENTS` of a region, by their keys."""
-    return {measurement.key: measurement.compute(region) for measurement in MEASUREMENTS}
+    return exhausted(measuring_steps(region))
+
+
+def measuring_steps(
+    region: Region, measurements: Sequence[Measurement[Region]] = MEASUREMENTS
+) -> Generator[None, None, dict[str, Value]]:
+    """Some measurements of a region, by their keys, with a step before each."""
+    values = {}
+    for measurement in measurements:
+        yield
+        values[measurement.key] = measurement.compute(region)
+    return values
 
 
 def unknown_values() -> dict[str, Any]:

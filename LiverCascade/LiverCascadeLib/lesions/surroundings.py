@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import SimpleITK as sitk
 from scipy import ndimage
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from ..geometry import Box, Grid
+from ..pixels import array_of
 from .region import BEYOND, LIVER, OTHER_LESION, OUTSIDE, THIS_LESION, Region, common, cut, grown_by_mm, moved
 
 # Liver between these distances from the lesion (voxel center to voxel center) is what it is compared with. What is
@@ -20,6 +22,8 @@ LEAST_SHELL = 30
 # Cubes into which surfaces are cut: their side, and how many of them are laid along a lesion.
 LEAST_CUBE_MM, MOST_CUBES = 6.0, 12
 _RIGHT_ANGLE_TOLERANCE = 1e-3
+# Distances that differ by less are the same: many are exactly those of the shell, but for rounding.
+_ROUNDING_MM = 1e-3
 
 
 def contrast_hu(region: Region) -> float:
@@ -34,10 +38,11 @@ def contrast_hu(region: Region) -> float:
     box = common(grown_by_mm(region.box, region.grid, SHELL_MM[1]), around.bounds)
     classes = around.classes(box)
     distance = _distance_to(classes == THIS_LESION, region.grid)
-    shell = (classes == LIVER) & (distance > SHELL_MM[0]) & (distance <= SHELL_MM[1])
+    nearest, farthest = (limit + _ROUNDING_MM for limit in SHELL_MM)
+    shell = (classes == LIVER) & (distance > nearest) & (distance <= farthest)
     others = classes == OTHER_LESION
     if others.any():
-        shell &= _distance_to(others, region.grid) > SHELL_MM[0]
+        shell &= _distance_to(others, region.grid) > nearest
     values = around.hounsfield(box)[shell]
     values = values[np.isfinite(values)]
     if values.size < LEAST_SHELL:
@@ -75,10 +80,13 @@ def _within(inner: Box, outer: Box) -> Box:
 
 
 def _distance_to(mask: np.ndarray, grid: Grid) -> np.ndarray:
-    """mm from each voxel center to the nearest one in ``mask``, which is not empty."""
+    """mm from each voxel center to the nearest one in ``mask``, which is not empty; not above 0 inside it."""
     unit = grid.ijk_to_ras[:3, :3] / grid.spacing
     if np.abs(unit.T @ unit - np.eye(3)).max() <= _RIGHT_ANGLE_TOLERANCE:
-        return ndimage.distance_transform_edt(~mask, sampling=grid.spacing[::-1])
+        image = sitk.GetImageFromArray(mask.view(np.uint8))
+        image.SetSpacing(grid.spacing.tolist())
+        # Four times as fast as SciPy's, which a user interface would have to wait for.
+        return array_of(sitk.SignedMaurerDistanceMap(image, squaredDistance=False, useImageSpacing=True))
     steps = grid.ijk_to_ras[:3, :3]
     edge = mask & ~ndimage.binary_erosion(mask)
     found, _ = cKDTree(np.argwhere(edge)[:, ::-1] @ steps.T).query(np.argwhere(~mask)[:, ::-1] @ steps.T)

@@ -18,14 +18,14 @@ from ..geometry import Box, Grid
 from ..lesions.assess import tracking_uid
 from ..lesions.assessment import Axis, Value, couinaud_text
 from ..lesions.couinaud import Share, shares
-from ..lesions.measurements import MEASUREMENTS, NOT_A_NUMBER, is_known, measure_region, region_of
+from ..lesions.measurements import MEASUREMENTS, NOT_A_NUMBER, is_known, measuring_steps, region_of
 from ..lesions.region import Region, common, grown_by_mm
 from ..lesions.surroundings import SHELL_MM
 from ..report.files import LESION_COLUMNS, lesion_cells, safe_cell
 from ..result import Result, summarize
 from ..steps import exhausted
 from .segment_content import SegmentContent, SegmentReader
-from .segment_surroundings import Ct, Surroundings, valuesOver
+from .segment_surroundings import Ct, Surroundings, unionCount, valuesOver
 from .table_store import LesionRecord, TableState, readState, writeState
 from .terminology import (
     AUTOMATIC_NAME,
@@ -245,8 +245,7 @@ class LesionTable:
             n for n in lesionIds if everything or n not in before or before[n].fingerprint != contents[n].fingerprint
         ]
         for segmentId in measured:
-            yield
-            self._state.lesions[segmentId] = self._newRecord(segmentId, contents[segmentId], around)
+            self._state.lesions[segmentId] = yield from self._recordSteps(segmentId, contents[segmentId], around)
         yield from self._surroundingsSteps([n for n in lesionIds if n not in measured], contents, around)
         self._state.ct = ct or self._state.ct
         self._state.world = world.ravel().tolist()
@@ -324,7 +323,7 @@ class LesionTable:
         if not any(contents[segmentId].mask.size for segmentId in livers):
             return 0.0
         world = Grid((1, 1, 1), self._worldFromLocal() @ parts[0].ijk_to_ras)
-        return _unionCount(parts) * world.voxel_volume_mm3 / 1000
+        return unionCount(parts) * world.voxel_volume_mm3 / 1000
 
     def lesionVolumeMl(self) -> float:
         """Sum of the volumes of all lesions that were not rejected, in mL."""
@@ -421,18 +420,21 @@ class LesionTable:
             return {}
         return self._reader.read(self.segmentationNode.GetSegmentation(), segmentIds)
 
-    def _newRecord(self, segmentId: str, content: SegmentContent, around: Surroundings) -> LesionRecord:
+    def _recordSteps(
+        self, segmentId: str, content: SegmentContent, around: Surroundings
+    ) -> Generator[None, None, LesionRecord]:
         """Measures; keeps the review, also that of a segment that was removed and is back unchanged."""
+        region = self._region(segmentId, content, around)
+        values = yield from measuring_steps(region)
         kept = self._state.lesions.get(segmentId)
         removed = self._removed.pop(segmentId, None)
         if kept is None and removed is not None and removed.fingerprint == content.fingerprint:
             kept = removed
             if kept.review == REJECTED:
                 self._setVisible(segmentId, False)
-        region = self._region(segmentId, content, around)
         record = LesionRecord(
             content.fingerprint,
-            measure_region(region),
+            values,
             UNREVIEWED if kept is None else kept.review,
             "" if kept is None else kept.comment,
             region.axial.long,
@@ -467,9 +469,9 @@ class LesionTable:
             kinds = {kind for kind, box in changed.items() if _isNear(content, box, kind, record, around)}
             wanted = [measurement for measurement in MEASUREMENTS if measurement.surroundings in kinds]
             if wanted:
-                yield
                 region = self._region(segmentId, content, around)
-                record.values |= {measurement.key: measurement.compute(region) for measurement in wanted}
+                values = yield from measuring_steps(region, wanted)
+                record.values |= values
             if "couinaud" in kinds:
                 record.couinaud = _shares(content, around)
 
@@ -582,18 +584,6 @@ def _isNear(content: SegmentContent, box: Box | None, kind: str, record: LesionR
     own = Box(content.offset, tuple(a + n for a, n in zip(content.offset, content.mask.shape[::-1], strict=True)))
     wider = grown_by_mm(own, around.grid(content), reach + 2 * float(around.grid(content).spacing.max()))
     return min(common(wider, box).size) > 0
-
-
-def _unionCount(parts: list[SegmentContent]) -> int:
-    """How many voxels of the first part's grid lie in any of the parts."""
-    first, beyond = parts[0], []
-    for part in parts[1:]:
-        voxels = np.argwhere(part.mask)[:, ::-1] + np.array(part.offset)
-        toFirst = np.linalg.inv(first.ijk_to_ras) @ part.ijk_to_ras
-        voxels = np.rint(voxels @ toFirst[:3, :3].T + toFirst[:3, 3]).astype(np.int64)
-        beyond.append(voxels[~first.covers(voxels)])
-    count = int(np.count_nonzero(first.mask))
-    return count + len(np.unique(np.concatenate(beyond), axis=0)) if beyond else count
 
 
 def _linearized(node: slicer.vtkMRMLTransformableNode) -> np.ndarray:

@@ -45,14 +45,6 @@ class SegmentContent:
         digest.update(np.packbits(self.mask))
         return digest.hexdigest()
 
-    def covers(self, voxels: np.ndarray) -> np.ndarray:
-        """Whether each of the voxels (n, 3), (i, j, k), is part of the segment."""
-        inner = voxels - np.array(self.offset)
-        inside = ((inner >= 0) & (inner < np.array(self.mask.shape[::-1]))).all(axis=1)
-        result = np.zeros(len(voxels), bool)
-        result[inside] = self.mask[tuple(inner[inside, ::-1].T)]
-        return result
-
 
 _EMPTY = np.zeros((0, 0, 0), bool)
 

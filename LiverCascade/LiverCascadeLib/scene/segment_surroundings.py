@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -281,3 +281,15 @@ def _changedBox(before: SegmentContent | None, after: SegmentContent | None) -> 
 def _hull(boxes: list[Box]) -> Box:
     start = tuple(min(corner) for corner in zip(*(box.start for box in boxes), strict=True))
     return Box(start, tuple(max(corner) for corner in zip(*(box.stop for box in boxes), strict=True)))
+
+
+def unionCount(parts: Sequence[SegmentContent]) -> int:
+    """How many voxels of the first part's grid lie in any of the parts, none of which is empty."""
+    placed = [place(part, parts[0]) for part in parts]
+    start = np.min([one.box.start for one in placed], axis=0)
+    stop = np.max([one.box.stop for one in placed], axis=0)
+    box = Box(tuple(start.tolist()), tuple(stop.tolist()))
+    union = np.zeros(box.size[::-1], bool)
+    for one in placed:
+        _paint(union, box, one, True)
+    return int(np.count_nonzero(union))
