@@ -15,6 +15,7 @@ from LiverCascadeLib.models import load_manifest
 from LiverCascadeLib.volume import Volume
 from LiverCascadeTrainingLib import cli, held_out, livers, measure
 from LiverCascadeTrainingLib.anatomy import Tissue
+from LiverCascadeTrainingLib.card_proofs import proof_sections
 from LiverCascadeTrainingLib.cards import card_text
 from LiverCascadeTrainingLib.held_out import HeldOutScan
 from LiverCascadeTrainingLib.lesions import LesionRanges
@@ -336,7 +337,10 @@ def test_the_set_is_run_in_pieces_and_ends_up_in_the_card(made_scans, tmp_path, 
     assert "What the set shares with the training" in card and "must not be used" in card
     for name in (failures.LIVER_FILE, failures.LESION_FILE):
         assert f"({name})" in card and (folder / name).stat().st_size <= MOST_BYTES
-    assert load_manifest(folder).measured["held_out"]["cases"] == 4
+    measured = load_manifest(folder).measured
+    assert measured["held_out"]["cases"] == 4
+    whole = {**measured, "held_out": {**summary, "whole_set": 4}}
+    assert "on all 4 synthetic scans" in proof_sections(whole).replace("\n", " ")
     again = {**summary}
     assert cli.main([*arguments, "--count", "4"]) == 0
     assert json.loads((tmp_path / "out" / "held-out.json").read_text(encoding="utf-8")) == again

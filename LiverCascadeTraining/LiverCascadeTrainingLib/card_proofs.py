@@ -59,9 +59,11 @@ def _held_out(measured: dict[str, Any]) -> str:
     overlap = "the models' own overlap"
     if summary["overlap"] is not None:
         overlap = f"an overlap of {summary['overlap']:g}, for time's sake"
+    cases, whole = summary["cases"], summary["whole_set"]
+    which = f"all {whole}" if cases == whole else f"the first {cases} of {whole}"
     how = (
-        f"Measured {summary['date']} with {_weights(summary)} on the first {summary['cases']} of "
-        f"{summary['whole_set']} synthetic scans (seed {summary['seed']}, `held-out.yaml`), windows with {overlap}. "
+        f"Measured {summary['date']} with {_weights(summary)} on {which} synthetic scans "
+        f"(seed {summary['seed']}, `held-out.yaml`), windows with {overlap}. "
         "In brackets: 95 % intervals from drawing scans again."
     )
     lines = "\n".join(table_lines(summary))
