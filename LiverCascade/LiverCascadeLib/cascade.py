@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import __version__
+from .bright_fill import with_air_around
 from .errors import ModelError
 from .findings import Finding, Severity
 from .fusing import COUINAUD, Answer, drawn, merged
@@ -183,7 +184,7 @@ def _segment(
     if not options.force and any(finding.severity is Severity.ERROR for finding in findings):
         found = _nothing(volume, [*findings, _NOT_SEGMENTED])
     else:
-        found = _segment_ct(volume, cascade, options, progress, findings)
+        found = _segment_ct(with_air_around(volume), cascade, options, progress, findings)
         for stage in cascade.stages:
             found.findings.extend(stage.findings)
     liver_ml = float(np.count_nonzero(found.labels)) * volume.grid.voxel_volume_mm3 / 1000

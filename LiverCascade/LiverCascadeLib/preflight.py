@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .bright_fill import bright_fill
 from .findings import Finding, Severity
 from .geometry import Grid
 from .sampling import BODY_ABOVE, MOST_VOXELS, Sample, body_silhouette, cuts_body, lungs_in, sample, upright_view
 from .steps import exhausted
-from .volume import Volume
+from .volume import AIR_HU, Volume
 
 THICK_SLICE_MM = 5.0
 # Scanners and exports fill what lies outside the field of view with values below any tissue or air.
@@ -79,7 +80,8 @@ def preflight(
 
     Returns:
         Findings, the most serious first. Codes: constant-volume, not-hu, mr-like, no-soft-tissue, half-empty, metal,
-        thick-slices, spacing-outside-model, liver-cut-top, liver-cut-bottom, identity-affine, cost-estimate.
+        bright-fill, thick-slices, spacing-outside-model, liver-cut-top, liver-cut-bottom, identity-affine,
+        cost-estimate.
     """
     return exhausted(preflight_steps(volume.array, volume.grid, spacing_range_mm, device))
 
@@ -104,8 +106,12 @@ def preflight_steps(
     findings = _spacing_findings(grid, spacing_range_mm)
     taken = sample(array, grid, most=most)
     if taken.values.dtype != np.int16:
-        numbers = np.nan_to_num(taken.values.astype(np.float32), nan=-1024.0)
+        numbers = np.nan_to_num(taken.values.astype(np.float32), nan=AIR_HU)
         taken = Sample(np.clip(np.rint(numbers), -32768, 32767).astype(np.int16), taken.grid)
+    filled = bright_fill(taken.values)
+    if filled is not None:
+        findings.append(_fill_finding(int(taken.values[filled][0])))
+        taken = Sample(np.where(filled, np.int16(AIR_HU), taken.values), taken.grid)
     yield
     values = _values_finding(taken, array)
     yield
@@ -314,6 +320,14 @@ def _coverage_by_lungs(values: np.ndarray, inside: np.ndarray, slice_mm: float) 
         )
         found.append(Finding("liver-cut-bottom", Severity.WARNING, text))
     return found
+
+
+def _fill_finding(value: int) -> Finding:
+    text = (
+        f"The corners of the slices, which were not scanned, are filled with the value {value}, far above that of "
+        "air. They are taken for air."
+    )
+    return Finding("bright-fill", Severity.INFO, text)
 
 
 def _identity_finding() -> Finding:

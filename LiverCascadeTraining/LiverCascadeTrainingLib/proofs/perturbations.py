@@ -26,7 +26,7 @@ ARM_FAT_HU, ARM_MUSCLE_HU, BONE_HU, MARROW_HU = -100, 55, 700, 150
 # Fewer photons pass two arms and the body: streaks from arm to arm.
 STREAK_HU, STREAK_MM = 12.0, 60.0
 METAL_RADIUS_MM = 12.0
-_VALUES = ("not-hu", "mr-like", "no-soft-tissue", "metal", "half-empty")
+_VALUES = ("not-hu", "mr-like", "no-soft-tissue", "metal", "half-empty", "bright-fill")
 
 # Takes scan, liver [k, j, i] and random numbers; gives both changed, on one grid.
 Change = Callable[[Volume, np.ndarray, np.random.Generator], tuple[Volume, np.ndarray]]
