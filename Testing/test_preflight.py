@@ -13,6 +13,7 @@ from LiverCascadeLib.preflight import (
     cost_finding,
     estimate_cost,
     judge_coverage,
+    judge_density,
     judge_orientation,
     preflight,
     settled,
@@ -294,6 +295,19 @@ def test_a_touch_of_a_few_voxels_is_no_cut():
     mask = np.zeros((10, 20, 20), bool)
     mask[:, 10, 10] = True
     assert judge_coverage(mask, ras_grid((20, 20, 10))) == ()
+
+
+@pytest.mark.parametrize(("density", "said"), [(46, True), (74, True), (76, False), (110, False)])
+def test_a_liver_without_contrast_medium_is_warned_about(density, said):
+    # As many bright vessels as there may be do not make it an enhanced one.
+    values = np.r_[np.full(900, density), np.full(100, 200)].astype(np.int16)
+    findings = judge_density(values)
+    assert codes(findings) == (["little-contrast"] if said else [])
+    assert all(f"{density} HU" in finding.message for finding in findings)
+
+
+def test_no_liver_has_no_density():
+    assert judge_density(np.zeros(0, np.int16)) == ()
 
 
 def test_what_was_seen_replaces_what_was_guessed():

@@ -27,7 +27,7 @@ from .models import Manifest
 from .models.cascade_file import read_cascade
 from .postprocess import LESION_CLASS, CleanUp, clean, components, halo_means, only_lesions
 from .predictor import choose_device
-from .preflight import judge_coverage, judge_orientation, preflight, settled
+from .preflight import judge_coverage, judge_density, judge_orientation, preflight, settled
 from .progress import Progress
 from .resources import EMBEDDED_MODELS
 from .result import LIVER_LABEL, Lesion, Result, Uncertainty
@@ -258,8 +258,9 @@ def _segment_ct(
     findings = [*findings, *doubts]
     if doubts and options.gate == "drop":
         part, lesions, features, scores = np.minimum(part, LIVER_LABEL), (), {}, {}
+    density = judge_density(volume.array[box.slices][part == LIVER_LABEL])
     labels, lesions = _paste(part, lesions, box, volume.grid)
-    findings = list(settled(findings, judge_coverage(labels, volume.grid)))
+    findings = [*settled(findings, judge_coverage(labels, volume.grid)), *density]
     structures = _more_structures(answers, cascade.refining, box)
     return _Found(labels, findings, lesions, features, scores, uncertainty, said, structures)
 

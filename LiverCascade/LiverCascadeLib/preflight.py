@@ -38,6 +38,8 @@ LUNG_AT_TOP = 0.2
 LITTLE_LUNG = 0.1
 LITTLE_LUNG_MM = 40.0
 CUT_AREA_CM2 = 4.0
+# Without contrast medium a liver has 40 to 75 HU, and less where it is fatty; in the portal-venous phase about 100.
+LITTLE_CONTRAST_HU = 75
 # A spine shows this much dense bone in nearly every slice: in all of them on six real abdomens. Contrast in the bowel
 # shows as much in 93 % of the slices at most, on the one of them that has much of it.
 SPINE_CM2, SPINE_SLICES = 1.0, 0.95
@@ -369,6 +371,24 @@ def judge_coverage(liver_mask: np.ndarray, grid: Grid, area_cm2: float = CUT_ARE
             )
             found.append(Finding(code, Severity.WARNING, text))
     return tuple(found)
+
+
+def judge_density(hounsfield: np.ndarray) -> tuple[Finding, ...]:
+    """Says where a liver is no denser than one without contrast medium, in which few lesions can be seen.
+
+    Args:
+        hounsfield: HU of the liver's voxels, its lesions left out.
+
+    Returns:
+        The finding little-contrast, or none.
+    """
+    if not hounsfield.size or np.median(hounsfield) >= LITTLE_CONTRAST_HU:
+        return ()
+    text = (
+        f"The liver has {np.median(hounsfield):.0f} HU, as without contrast medium, early after it, or with much fat. "
+        "Lesions hardly stand out there and may be missed, and the outline is less certain. Look at both yourself."
+    )
+    return (Finding("little-contrast", Severity.WARNING, text),)
 
 
 def settled(guessed: Sequence[Finding], judged: Sequence[Finding]) -> tuple[Finding, ...]:
