@@ -65,7 +65,7 @@ class CostModel:
 
 
 COSTS = {
-    "cpu": CostModel(20.0, 0.03, 0.1, 1.2, 8.0),
+    "cpu": CostModel(32.0, 0.03, 0.1, 1.2, 8.0),
     "cuda": CostModel(8.0, 0.03, 0.02, 2.0, 6.0),
 }
 
