@@ -8,6 +8,7 @@ RUNS ?= runs
 CT ?=
 CPU ?=
 WORKERS ?= 2
+SET ?=
 
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
@@ -28,6 +29,7 @@ help:
 	@echo "make bench           measures time and memory"
 	@echo "make screenshots     makes the pictures of the panel in Resources/Screenshots again"
 	@echo "make train-default   trains the embedded models again from DATA=$(DATA); stopped, it goes on where it was"
+	@echo "                     SET='training.steps=100' changes settings of every part, MODELS=folder keeps the embedded ones"
 	@echo "make train-small     walks from data sets to a trained cascade with small networks, in minutes"
 	@echo "make example         makes the embedded example again"
 	@echo "make clean           removes $(VENV), caches and $(OUT)"
@@ -102,7 +104,7 @@ train-default: setup
 	step() { \
 	  role=$$1; name=$$2; shift 2; \
 	  "$$train" $$role "$(CONFIGS)/default-$$name.yaml" --bodies "$(RUNS)/cases" --run "$(RUNS)/$$name" \
-	    --accelerator cpu --no-export "$$@"; \
+	    --accelerator cpu --no-export $(addprefix --set ,$(SET)) "$$@"; \
 	}; \
 	deliver() { \
 	  "$$train" export "$(RUNS)/$$1/$$2" --to "$$3" --sources "$(CONFIGS)/default-sources.json"; \
