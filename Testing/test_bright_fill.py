@@ -10,6 +10,7 @@ import torch
 from analytic_bodies import Ellipsoid
 from LiverCascadeLib.bright_fill import bright_fill, with_air_around
 from LiverCascadeLib.cascade import Cascade, Options, segment
+from LiverCascadeLib.geometry import Grid
 from LiverCascadeLib.volume import AIR_HU, Volume
 from test_preflight import PHANTOM, codes, only, preflight, volume
 from tiny_models import Oracle, manifest
@@ -65,7 +66,7 @@ def test_the_corners_are_found_in_any_storage(order):
     columns = [upright.grid.ijk_to_ras[:3, 2 - axis] for axis in order][::-1]
     matrix = np.eye(4)
     matrix[:3, :3] = np.column_stack([-columns[0], columns[1], -columns[2]])
-    stored = Volume(array, type(upright.grid)(array.shape[::-1], matrix))
+    stored = Volume(array, Grid(array.shape[::-1], matrix))
     expected = np.where(AROUND, np.int16(AIR_HU), PHANTOM).transpose(order)[::-1, :, ::-1]
     assert np.array_equal(with_air_around(stored).array, expected)
     assert stored.array.max() == LARGEST, "the volume itself is not touched"

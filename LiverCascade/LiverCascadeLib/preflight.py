@@ -382,10 +382,11 @@ def judge_density(hounsfield: np.ndarray) -> tuple[Finding, ...]:
     Returns:
         The finding little-contrast, or none.
     """
-    if not hounsfield.size or np.median(hounsfield) >= LITTLE_CONTRAST_HU:
+    density = float(np.median(hounsfield)) if hounsfield.size else np.inf
+    if density >= LITTLE_CONTRAST_HU:
         return ()
     text = (
-        f"The liver has {np.median(hounsfield):.0f} HU, as without contrast medium, early after it, or with much fat. "
+        f"The liver has {density:.0f} HU, as without contrast medium, early after it, or with much fat. "
         "Lesions hardly stand out there and may be missed, and the outline is less certain. Look at both yourself."
     )
     return (Finding("little-contrast", Severity.WARNING, text),)

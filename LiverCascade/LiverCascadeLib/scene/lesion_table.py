@@ -581,8 +581,7 @@ def _isNear(content: SegmentContent, box: Box | None, kind: str, record: LesionR
     reach = {"shell": SHELL_MM[1], "surface": record.values["capsule_distance_mm"], "couinaud": 0.0}[kind]
     if not is_known(reach):
         return True
-    own = Box(content.offset, tuple(a + n for a, n in zip(content.offset, content.mask.shape[::-1], strict=True)))
-    wider = grown_by_mm(own, around.grid(content), reach + 2 * float(around.grid(content).spacing.max()))
+    wider = grown_by_mm(content.box, around.grid(content), reach + 2 * float(around.grid(content).spacing.max()))
     return min(common(wider, box).size) > 0
 
 

@@ -38,6 +38,11 @@ class SegmentContent:
     offset: tuple[int, int, int]
     ijk_to_ras: np.ndarray
 
+    @property
+    def box(self) -> Box:
+        """The box of ``mask``, in voxels of the segment's image."""
+        return Box(self.offset, tuple(a + n for a, n in zip(self.offset, self.mask.shape[::-1], strict=True)))
+
     @cached_property
     def fingerprint(self) -> str:
         """The same for the same voxels, also when they come from a file or from another layer."""

@@ -215,7 +215,7 @@ def place(content: SegmentContent, onto: SegmentContent) -> _Placed:
         source, target = Grid((1, 1, 1), onto.ijk_to_ras), Grid((1, 1, 1), content.ijk_to_ras)
         matrix, back = between(source, target, _REACH)
         shift = None if back is None else -back
-    own = Box(content.offset, tuple(a + n for a, n in zip(content.offset, content.mask.shape[::-1], strict=True)))
+    own = content.box
     if shift is not None:
         return _Placed(content, moved(own, shift), None)
     edges = zip(np.array(own.start) - 0.5, np.array(own.stop) - 0.5, strict=True)
@@ -235,7 +235,7 @@ def _paint(values: np.ndarray, box: Box, placed: _Placed, kind: int) -> None:
 
 def valuesOver(content: SegmentContent, others: Mapping[int, SegmentContent]) -> np.ndarray:
     """uint8 [k, j, i] over the box of ``content``: the key of the one of ``others`` that is there, 0 for none."""
-    box = Box(content.offset, tuple(a + n for a, n in zip(content.offset, content.mask.shape[::-1], strict=True)))
+    box = content.box
     values = np.zeros(content.mask.shape, np.uint8)
     for value, other in others.items():
         if other.mask.size:
@@ -286,9 +286,7 @@ def _hull(boxes: list[Box]) -> Box:
 def unionCount(parts: Sequence[SegmentContent]) -> int:
     """How many voxels of the first part's grid lie in any of the parts, none of which is empty."""
     placed = [place(part, parts[0]) for part in parts]
-    start = np.min([one.box.start for one in placed], axis=0)
-    stop = np.max([one.box.stop for one in placed], axis=0)
-    box = Box(tuple(start.tolist()), tuple(stop.tolist()))
+    box = _hull([one.box for one in placed])
     union = np.zeros(box.size[::-1], bool)
     for one in placed:
         _paint(union, box, one, True)
